@@ -1,0 +1,63 @@
+//! The leader's lease: who may lead, under which epoch.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// Grants leases with an epoch that never goes back.
+///
+/// # Contract
+/// - `acquire` grants when the lease is free, released, or expired by the store's own clock; each grant has an epoch
+///   larger than every one before it, also across releases and restarts: the row is never deleted.
+/// - A lease is *permission to try*: what makes two leaders harmless is that every leader's write is a commit with
+///   [`Condition::Lease`](crate::store::Condition::Lease).
+/// - Cancel-safe in the sense that an abandoned `acquire` may have been granted; it then expires by itself.
+///
+/// # Errors
+/// `Network` and `IoTransient` while the store is away: the caller must act as if the lease were lost once its own
+/// deadline passes.
+#[async_trait]
+pub trait LeaderLock: Debug + Send + Sync + 'static {
+    /// Takes the lease `name` for `holder` until `ttl` from now, or `None` if somebody holds it.
+    async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>>;
+
+    /// Extends the lease to `ttl` from now; `false` if it is no longer ours. Also revives our own expired lease,
+    /// as long as nobody else took it.
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool>;
+
+    /// Gives the lease back; `false` if it was no longer ours.
+    async fn release(&self, lease: &Lease) -> Result<bool>;
+
+    /// Who holds the lease `name`; `None` if it was never granted.
+    async fn inspect(&self, name: &str) -> Result<Option<LeaseInfo>>;
+}
+
+/// A granted lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// What is leased, such as `"scheduler"`.
+    pub name: String,
+    /// Who holds it.
+    pub holder: String,
+    /// The fencing token.
+    pub epoch: u64,
+}
+
+/// The state of a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseInfo {
+    /// What is leased.
+    pub name: String,
+    /// Who was granted it last.
+    pub holder: String,
+    /// The epoch of the last grant.
+    pub epoch: u64,
+    /// What remains of it; zero when it expired.
+    pub remaining: Duration,
+    /// Whether the holder gave it back.
+    pub released: bool,
+}

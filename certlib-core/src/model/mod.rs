@@ -1,0 +1,42 @@
+//! The records that certlib keeps.
+//!
+//! Every record belongs to a project; ids are unique over all projects. Secrets appear only as
+//! [`Sealed`](crate::secret::Sealed).
+
+mod certificate;
+mod challenge;
+mod event;
+mod order;
+mod project;
+mod run;
+mod target;
+
+use uuid::Uuid;
+
+pub use self::certificate::{
+    Certificate, CertificateState, CertificateVersion, RenewalHint, RenewalPolicy, VersionState,
+};
+pub use self::challenge::AcmeChallenge;
+pub use self::event::Event;
+pub use self::order::{Order, OrderStage};
+pub use self::project::{Credential, Issuer, IssuerSecret, Project};
+pub use self::run::{JournalEntry, Run, RunState, RunSummary, TargetPhase, TargetRun, TargetStatus};
+pub use self::target::{Distribution, Target, TargetState, Trigger};
+use crate::error::{Error, Result};
+
+/// A fresh id: UUID version 7, so that ids sort by age.
+pub fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// Fails unless `name` can name something: 1 to 100 characters, none of them control characters.
+///
+/// # Errors
+/// `Validation` `name_invalid`.
+pub fn check_name(what: &'static str, name: &str) -> Result<()> {
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(Error::validation("model.check", "name_invalid", format!("{what}: 1 to 100 printable characters"))
+            .with("name", name.escape_debug()));
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Runs: one execution of a distribution, target by target.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::error::ErrorRecord;
+use crate::module::{EndpointCheck, Facts, Plan};
+use crate::secret::Sealed;
+use crate::store::{Index, Record};
+
+/// One execution of a distribution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: String,
+    /// The project that owns it.
+    pub project: String,
+    /// The certificate.
+    pub certificate_id: String,
+    /// The distribution.
+    pub distribution_id: String,
+    /// The version that is delivered.
+    pub version: u32,
+    /// How many targets are worked on at the same time.
+    pub batch_size: usize,
+    /// Where it stands.
+    pub state: RunState,
+    /// How often all its open targets were worked through.
+    pub passes: u32,
+    /// How its targets stand, as of the last finished pass.
+    pub summary: RunSummary,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+impl Record for Run {
+    const KIND: &'static str = "run";
+    const FIELDS: &'static [&'static str] = &["project", "certificate"];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn index(&self) -> Index {
+        Index::new().field("project", &*self.project).field("certificate", &*self.certificate_id)
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RunState {
+    /// Waiting for a worker, or at work.
+    Running,
+    /// Some targets failed for reasons that may pass; it goes on later.
+    Waiting,
+    /// Every target that can be verified was validated.
+    Succeeded,
+    /// Delivered, but only to targets that cannot be verified.
+    SucceededUnverified,
+    /// Some targets validated, others did not.
+    PartialFailure,
+    /// No target took it.
+    Failed,
+    /// Stopped on request.
+    Cancelled,
+}
+
+/// How many targets of a run stand where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// All.
+    pub targets: usize,
+    /// Not looked at yet, or to be tried again.
+    pub queued: usize,
+    /// At work.
+    pub running: usize,
+    /// Proven to serve the new certificate.
+    pub validated: usize,
+    /// Delivered to, and cannot be verified.
+    pub unverified: usize,
+    /// Serving the former certificate again.
+    pub rolled_back: usize,
+    /// Failed.
+    pub failed: usize,
+}
+
+/// One target in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetRun {
+    /// `<run id>/<target id>`.
+    pub id: String,
+    /// The run.
+    pub run_id: String,
+    /// The target.
+    pub target_id: String,
+    /// The target's name when the run began.
+    pub target_name: String,
+    /// Which module delivers.
+    pub module: String,
+    /// Its public status.
+    pub status: TargetStatus,
+    /// How far it has come.
+    pub phase: TargetPhase,
+    /// How often it was tried.
+    pub attempt: u32,
+    /// What was planned.
+    pub plan: Option<Plan>,
+    /// What the module reported.
+    pub facts: Option<Facts>,
+    /// What was found at its endpoints.
+    pub endpoints: Vec<EndpointCheck>,
+    /// What went wrong last.
+    pub error: Option<ErrorRecord>,
+    /// Whether another attempt may help.
+    pub retryable: bool,
+    /// Undo records written.
+    pub journal_entries: u32,
+    /// When it was changed last.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+impl TargetRun {
+    /// The id of `target_id`'s part in `run_id`.
+    pub fn id_of(run_id: &str, target_id: &str) -> String {
+        format!("{run_id}/{target_id}")
+    }
+}
+
+impl Record for TargetRun {
+    const KIND: &'static str = "target_run";
+    const FIELDS: &'static [&'static str] = &["run"];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn index(&self) -> Index {
+        Index::new().field("run", &*self.run_id)
+    }
+}
+
+/// The public status of a target in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetStatus {
+    /// Not looked at yet, or to be tried again.
+    Queued,
+    /// At work.
+    Running,
+    /// Proven to serve the new certificate.
+    Validated,
+    /// Delivered to, and cannot be verified.
+    Unverified,
+    /// Serving the former certificate again.
+    RolledBack,
+    /// Failed.
+    Failed,
+}
+
+/// How far a target has come: intent is written before each step, so a crash is resumed where it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TargetPhase {
+    /// Nothing was done.
+    Queued,
+    /// The plan is kept; execution has begun or is about to.
+    Executing,
+    /// Executed; to be validated.
+    Executed,
+    /// Being rolled back.
+    RollingBack,
+    /// At its end: see the status.
+    Done,
+}
+
+/// One undo record, sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// `<target run id>/<sequence>`.
+    pub id: String,
+    /// The target run.
+    pub target_run_id: String,
+    /// From 1.
+    pub sequence: u32,
+    /// What was about to be done.
+    pub step: String,
+    /// What undoes it.
+    pub sealed: Sealed,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+impl JournalEntry {
+    /// The id of entry `sequence` of a target run; sorts by sequence.
+    pub fn id_of(target_run_id: &str, sequence: u32) -> String {
+        format!("{target_run_id}/{sequence:06}")
+    }
+
+    /// The field name under which the undo record is sealed.
+    pub const FIELD: &'static str = "undo";
+}
+
+impl Record for JournalEntry {
+    const KIND: &'static str = "journal_entry";
+    const FIELDS: &'static [&'static str] = &["target_run"];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn index(&self) -> Index {
+        Index::new().field("target_run", &*self.target_run_id)
+    }
+}

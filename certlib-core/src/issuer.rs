@@ -79,12 +79,14 @@ pub struct IssueRequest {
     /// DNS names, wildcards, IP addresses.
     pub names: Vec<String>,
     /// PKCS#10, DER.
+    #[serde(with = "crate::base64_bytes")]
     pub csr: Vec<u8>,
     /// The CA's profile, template or product, if one is asked for.
     pub profile: Option<String>,
     /// How long it should be valid, if the CA lets us choose.
     pub validity: Option<Duration>,
     /// The leaf (DER) that this order replaces, when it is a renewal.
+    #[serde(with = "crate::base64_bytes::option", default)]
     pub replaces: Option<Vec<u8>>,
 }
 

@@ -11,24 +11,39 @@
 //! - [`bundle`]: certificates, chains, keys.
 //! - [`model`]: the records; [`store`]: where they live; [`queue`] and [`lock`]: durable work and who leads.
 //! - [`issuer`]: CAs; [`module`]: ways of delivery.
-//! - [`backoff`], [`poll`]: when to try again, as pure functions.
+//! - [`backoff`], [`poll`], [`policy`]: when to try again, when to ask, when to renew, as pure functions.
+//! - [`issuance`], [`distribution`], [`scheduler`]: the work itself; [`runtime`] runs it; [`client`] is the front door.
+//! - [`memory`]: a store in memory.
 
 pub mod backoff;
+mod base64_bytes;
 pub mod bundle;
 pub mod classify;
+pub mod client;
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod context;
+pub mod distribution;
 pub mod error;
+pub mod issuance;
 pub mod issuer;
 pub mod lock;
+pub mod memory;
+pub mod metrics;
 pub mod model;
 pub mod module;
+pub mod policy;
 pub mod poll;
 pub mod queue;
+pub mod runtime;
+pub mod scheduler;
 pub mod secret;
 pub mod store;
 
 pub use crate::bundle::{CertificateBundle, Fingerprint};
+pub use crate::client::Client;
 pub use crate::context::Context;
 pub use crate::error::{Effect, Error, ErrorClass, Result};
+pub use crate::runtime::Runtime;
 pub use crate::secret::Secret;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result, codes};
 
 /// Grants leases with an epoch that never goes back.
 ///
@@ -47,6 +47,15 @@ pub struct Lease {
     pub epoch: u64,
 }
 
+impl Lease {
+    /// For stores: what to answer when this lease no longer holds.
+    pub fn lost(&self) -> Error {
+        Error::validation("store.commit", codes::LEASE_LOST, "the lease belongs to somebody else now")
+            .with("lease", &self.name)
+            .with("epoch", self.epoch)
+    }
+}
+
 /// The state of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseInfo {
@@ -56,7 +65,7 @@ pub struct LeaseInfo {
     pub holder: String,
     /// The epoch of the last grant.
     pub epoch: u64,
-    /// What remains of it; zero when it expired.
+    /// What remains of it; zero when it expired or was released.
     pub remaining: Duration,
     /// Whether the holder gave it back.
     pub released: bool,

@@ -60,7 +60,7 @@ pub struct Issuer {
     pub id: String,
     /// The project that owns it.
     pub project: String,
-    /// Its name, for people; unique within the project.
+    /// Its name, for people.
     pub name: String,
     /// Which factory makes it, such as `"acme"`.
     pub kind: String,
@@ -115,7 +115,7 @@ pub struct Credential {
     pub id: String,
     /// The project that owns it.
     pub project: String,
-    /// Its name, for people; unique within the project.
+    /// Its name, for people.
     pub name: String,
     /// The secret.
     pub sealed: Sealed,

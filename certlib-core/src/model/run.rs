@@ -29,6 +29,9 @@ pub struct Run {
     pub passes: u32,
     /// How its targets stand, as of the last finished pass.
     pub summary: RunSummary,
+    /// When the sweep has to look at it: to see that somebody works on it, or to try again what failed.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub due: Option<OffsetDateTime>,
     /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -39,14 +42,14 @@ pub struct Run {
 
 impl Record for Run {
     const KIND: &'static str = "run";
-    const FIELDS: &'static [&'static str] = &["project", "certificate"];
+    const FIELDS: &'static [&'static str] = &["project", "certificate", "due"];
 
     fn id(&self) -> &str {
         &self.id
     }
 
     fn index(&self) -> Index {
-        Index::new().field("project", &*self.project).field("certificate", &*self.certificate_id)
+        Index::new().field("project", &*self.project).field("certificate", &*self.certificate_id).maybe("due", self.due)
     }
 }
 
@@ -119,6 +122,8 @@ pub struct TargetRun {
     pub error: Option<ErrorRecord>,
     /// Whether another attempt may help.
     pub retryable: bool,
+    /// How long the target asked us to wait, in seconds.
+    pub retry_after: Option<u64>,
     /// Undo records written.
     pub journal_entries: u32,
     /// When it was changed last.
@@ -127,6 +132,16 @@ pub struct TargetRun {
 }
 
 impl TargetRun {
+    /// Whether the target was left between its former state and a proven end.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self.phase, TargetPhase::Queued | TargetPhase::Done)
+    }
+
+    /// Whether it neither has the new certificate nor cannot be asked.
+    pub fn is_unfinished(&self) -> bool {
+        !matches!(self.status, TargetStatus::Validated | TargetStatus::Unverified)
+    }
+
     /// The id of `target_id`'s part in `run_id`.
     pub fn id_of(run_id: &str, target_id: &str) -> String {
         format!("{run_id}/{target_id}")

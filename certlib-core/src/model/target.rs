@@ -1,5 +1,7 @@
 //! Targets, and the distributions that attach certificates to them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -13,7 +15,7 @@ pub struct Target {
     pub id: String,
     /// The project that owns it.
     pub project: String,
-    /// Its name, for people; unique within the project.
+    /// Its name, for people.
     pub name: String,
     /// Which module delivers to it.
     pub module: String,
@@ -48,10 +50,9 @@ pub struct TargetState {
     pub id: String,
     /// The run that is at work there.
     pub run_id: Option<String>,
-    /// The certificate that was deployed last.
-    pub certificate_id: Option<String>,
-    /// The version of it: the target's generation. A run never deploys a lower one.
-    pub version: u32,
+    /// The version of each certificate that was deployed last: the target's generation. A run never deploys a lower
+    /// one.
+    pub versions: BTreeMap<String, u32>,
 }
 
 impl Record for TargetState {

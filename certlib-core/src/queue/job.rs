@@ -9,7 +9,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PAYLOAD_DEPTH_MAX, PAYLOAD_MAX};
+use super::{PAYLOAD_DEPTH_MAX, PAYLOAD_MAX, later};
 use crate::error::{Error, ErrorRecord, Result};
 
 /// An isolated share of workers: no lane can starve another.
@@ -177,11 +177,26 @@ impl NewJob {
         self
     }
 
-    /// Fails unless the payload is within limits and free of NUL; every store calls this.
+    /// Fails unless every part is within its limits; every store calls this.
     ///
     /// # Errors
-    /// `Validation` `payload_invalid`.
+    /// `Validation` `job_invalid` when the id or the type is empty, one of them or the project is longer than 200
+    /// bytes or the natural key than 500, or one holds control characters; `payload_invalid` when the payload is too
+    /// large, too deep or holds a NUL.
     pub fn check(&self) -> Result<()> {
+        let key = self.key.as_deref().unwrap_or_default();
+        let texts =
+            [("id", &*self.id, 200), ("kind", &*self.kind, 200), ("project", &*self.project, 200), ("key", key, 500)];
+        for (name, text, limit) in texts {
+            let missing = text.is_empty() && matches!(name, "id" | "kind");
+            if missing || text.len() > limit || text.chars().any(char::is_control) {
+                let message = "a part of the job is empty, too long, or holds control characters";
+                return Err(Error::validation("queue.enqueue", "job_invalid", message)
+                    .with("part", name)
+                    .with("limit", limit)
+                    .with("actual", text.len()));
+            }
+        }
         let invalid =
             |why: &str| Error::validation("queue.enqueue", "payload_invalid", why.to_owned()).with("job", &self.kind);
         let text = self.payload.to_string();
@@ -349,7 +364,7 @@ pub struct Job {
     pub attempt: u32,
     /// The fencing token of the latest claim.
     pub claim_epoch: u64,
-    /// How often its worker vanished.
+    /// How often its worker vanished since it was settled last.
     pub crash_count: u32,
     /// When it may run.
     #[serde(with = "time::serde::rfc3339")]
@@ -388,7 +403,7 @@ impl Job {
             attempt: 0,
             claim_epoch: 0,
             crash_count: 0,
-            run_at: now + new.delay,
+            run_at: later(now, new.delay),
             lease_until: None,
             worker: None,
             cancel_requested: false,
@@ -434,6 +449,24 @@ pub struct JobFilter {
     pub before: Option<String>,
     /// At most this many, 1 to 1000; 0 means 100.
     pub limit: usize,
+}
+
+impl JobFilter {
+    /// For stores: how many jobs to return.
+    pub fn effective_limit(&self) -> usize {
+        if self.limit == 0 { 100 } else { self.limit.min(1000) }
+    }
+
+    /// For stores: whether `job` matches, wherever it stands in the order.
+    pub fn matches(&self, job: &Job) -> bool {
+        fn is<T: PartialEq>(wanted: &Option<T>, actual: &T) -> bool {
+            wanted.as_ref().is_none_or(|wanted| wanted == actual)
+        }
+        is(&self.project, &job.project)
+            && is(&self.state, &job.state)
+            && is(&self.kind, &job.kind)
+            && (self.key.is_none() || self.key == job.key)
+    }
 }
 
 /// How much is waiting and running.

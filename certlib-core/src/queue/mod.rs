@@ -2,6 +2,7 @@
 
 mod job;
 mod retry;
+mod transition;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub use self::job::{
     Settlement,
 };
 pub use self::retry::{CrashVerdict, RetryPolicy, after_crash, after_failure};
+pub use self::transition::later;
 use crate::error::Result;
 
 /// The largest payload, in bytes of JSON.
@@ -30,11 +32,14 @@ pub const ATTEMPTS_KEPT: usize = 50;
 /// - Every claim raises `claim_epoch`, which is never reset, not even by [`JobQueue::retry`]. Whoever shows an older
 ///   epoch is told `lease_lost` and changes nothing.
 /// - At most one active (pending or in progress) job exists for each `(kind, key)`. Enqueueing another returns the
-///   first with `deduplicated`; if that one is in progress, it is run again after it settles.
+///   first with `deduplicated`; if that one is in progress, it is run again after it settles; if it waits, it goes as
+///   soon, and with as much priority, as the more urgent of the two. Enqueueing a job whose id is there already changes
+///   nothing, so an enqueue whose answer was lost may be repeated.
 /// - `run_at` and leases are measured by the store's own clock.
 ///
 /// # Errors
-/// As for [`Store`](crate::store::Store); enqueueing adds `Validation` `payload_invalid` with limit and actual size.
+/// As for [`Store`](crate::store::Store); enqueueing adds `Validation` `job_invalid` and `payload_invalid`, with limit and
+/// actual size.
 #[async_trait]
 pub trait JobQueue: Debug + Send + Sync + 'static {
     /// Adds jobs.
@@ -61,7 +66,8 @@ pub trait JobQueue: Debug + Send + Sync + 'static {
 
     /// Makes a failed, dead-lettered, cancelled or partial job pending again with a fresh ladder.
     ///
-    /// `not_found` if there is none; `job_active` if it, or another of the same key, is pending or in progress.
+    /// `not_found` if there is none; `job_active` if it, or another of the same key, is pending or in progress;
+    /// `job_finished` if it succeeded.
     async fn retry(&self, id: &str) -> Result<Job>;
 
     /// The job with `id`.

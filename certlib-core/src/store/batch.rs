@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::record::{Index, Record, Versioned};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, codes};
 use crate::lock::Lease;
 use crate::queue::{Claim, Enqueued, NewJob, Settlement};
 
@@ -17,7 +17,8 @@ pub struct WriteBatch {
     pub writes: Vec<Write>,
     /// Jobs to enqueue.
     pub jobs: Vec<NewJob>,
-    /// The claimed job that this batch finishes; implies the condition that the claim still holds.
+    /// The claimed job that this batch finishes; implies the condition that the claim still holds. It is settled
+    /// before the jobs are enqueued, so one of them may have its natural key.
     pub settlement: Option<Settlement>,
 }
 
@@ -39,6 +40,18 @@ pub enum Condition {
     /// The lease still has this epoch and holder, and was not released. Otherwise `lease_lost`. Its expiry is not
     /// looked at: the epoch alone decides, so no clock can let two leaders write.
     Lease(Lease),
+}
+
+impl Condition {
+    /// For stores: what to answer when a record has another revision than it must have.
+    pub fn record_conflict(kind: &'static str, id: &str, wanted: Option<u64>, actual: Option<u64>) -> Error {
+        let name = |revision: Option<u64>| revision.map_or_else(|| "none".to_owned(), |number| number.to_string());
+        Error::validation("store.commit", codes::CONFLICT, "somebody else wrote this record")
+            .with("kind", kind)
+            .with("id", id)
+            .with("wanted_revision", name(wanted))
+            .with("actual_revision", name(actual))
+    }
 }
 
 /// One effect on a record.
@@ -122,7 +135,7 @@ impl WriteBatch {
     ///
     /// # Errors
     /// `Validation` `record_invalid` when the id is empty, too long or holds control characters, when an index field
-    /// is not declared, or when the record cannot be encoded.
+    /// is not declared or its text too long or with a NUL, or when the record cannot be encoded.
     pub fn put<R: Record>(mut self, record: &R) -> Result<Self> {
         let invalid =
             |why: &str| Error::validation("store.put", "record_invalid", why.to_owned()).with("kind", R::KIND);
@@ -133,6 +146,9 @@ impl WriteBatch {
         let index = record.index();
         if let Some((field, _)) = index.iter().find(|(field, _)| !R::FIELDS.contains(field)) {
             return Err(invalid("an index field is not declared").with("field", field));
+        }
+        if let Some((field, _)) = index.iter().find(|(_, value)| !value.fits()) {
+            return Err(invalid("an index text is longer than 300 bytes or holds a NUL").with("field", field));
         }
         let body = serde_json::to_string(record).map_err(|error| invalid("cannot be encoded").with_source(error))?;
         self.writes.push(Write::Put { kind: R::KIND, id: id.to_owned(), body: body.into(), index });

@@ -28,8 +28,8 @@ use crate::queue::JobQueue;
 /// - Dropping the future of a write leaves it either applied or not; dropping a read changes nothing.
 ///
 /// # Errors
-/// `Network` and `IoTransient` when the database is away or busy (a write is then [`Effect::Possible`]
-/// (crate::Effect::Possible) unless it certainly did not happen); `Validation` `conflict` when a condition does not
+/// `Network` and `IoTransient` when the database is away or busy (the effect of a write is then
+/// [`Possible`](crate::Effect::Possible) unless it certainly did not happen); `Validation` `conflict` when a condition does not
 /// hold, `lease_lost` when it is a claim or a lease; `IoPermanent` when the database refuses for good (disk full).
 #[async_trait]
 pub trait Store: JobQueue + LeaderLock {

@@ -63,8 +63,14 @@ impl Index {
 pub enum IndexValue {
     /// A number, or a time in Unix milliseconds.
     Int(i64),
-    /// A text of at most 300 bytes.
+    /// A text of at most 300 bytes, without NUL.
     Text(String),
+}
+
+impl IndexValue {
+    pub(super) fn fits(&self) -> bool {
+        !matches!(self, Self::Text(text) if text.len() > 300 || text.contains('\0'))
+    }
 }
 
 impl From<&str> for IndexValue {

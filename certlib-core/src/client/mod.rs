@@ -1,0 +1,84 @@
+//! The library's front door: everything a service, a command line or an operator does goes through a [`Client`].
+//!
+//! Ids of other projects do not exist here: each call names the project it acts in.
+
+mod certificates;
+mod jobs;
+mod setup;
+mod targets;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::certificates::{Material, NewCertificate, Revocation};
+pub use self::setup::{NewIssuer, NewTarget};
+pub use self::targets::{DistributionStatus, PlannedTarget};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::runtime::Engine;
+use crate::secret::SecretEnvelope;
+use crate::store::{Record, SharedStore, StoreExt as _, Versioned};
+
+/// A handle to certlib's operations; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    engine: Arc<Engine>,
+}
+
+impl Client {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// The store, for records of your own.
+    pub fn store(&self) -> &SharedStore {
+        &self.engine.store
+    }
+
+    /// The envelope, for secrets of your own.
+    pub fn envelope(&self) -> &Arc<dyn SecretEnvelope> {
+        &self.engine.envelope
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.engine.clock
+    }
+
+    /// Loads a record that must belong to `project`.
+    async fn owned<R: Record + Owned>(&self, project: &str, id: &str) -> Result<Versioned<R>> {
+        match self.engine.store.find::<R>(id).await? {
+            Some(record) if record.project() == project => Ok(record),
+            _ => Err(Error::not_found("client.load", format_args!("{} {}", R::KIND, id.escape_debug()))),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// A record that belongs to a project.
+trait Owned {
+    fn project(&self) -> &str;
+}
+
+macro_rules! owned {
+    ($($record:ty),*) => {
+        $(impl Owned for $record {
+            fn project(&self) -> &str {
+                &self.project
+            }
+        })*
+    };
+}
+
+owned!(
+    crate::model::Certificate,
+    crate::model::Credential,
+    crate::model::Issuer,
+    crate::model::Run,
+    crate::model::Target
+);

@@ -1,0 +1,274 @@
+//! `issue_certificate` and `renew_certificate`: from intent to checked, kept, and on its way to the targets.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::order::{find_or_begin, open_key, place, save};
+use super::{CertificatePayload, ISSUE, RENEW, payload};
+use crate::backoff::Jitter;
+use crate::bundle::{CertificateBundle, Expected, check_issued};
+use crate::context::{Context, Subject};
+use crate::distribution;
+use crate::error::{Error, ErrorClass, Result};
+use crate::issuer::OrderState;
+use crate::model::{
+    Certificate, CertificateState, CertificateVersion, Distribution, Event, Order, OrderStage, Trigger, VersionState,
+};
+use crate::policy;
+use crate::poll::NextPoll;
+use crate::queue::{Claim, Job, Lane, RetryPolicy};
+use crate::runtime::{Engine, Handled, JobContext, JobHandler};
+use crate::secret::Aad;
+use crate::store::{Condition, Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
+
+/// Gets a version of a certificate.
+#[derive(Debug)]
+pub(crate) struct IssuanceHandler {
+    engine: Arc<Engine>,
+    kind: &'static str,
+}
+
+impl IssuanceHandler {
+    /// For the first version.
+    pub(crate) fn first(engine: Arc<Engine>) -> Self {
+        Self { engine, kind: ISSUE }
+    }
+
+    /// For further versions, with a longer ladder.
+    pub(crate) fn renewal(engine: Arc<Engine>) -> Self {
+        Self { engine, kind: RENEW }
+    }
+}
+
+#[async_trait]
+impl JobHandler for IssuanceHandler {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Issuance
+    }
+
+    fn retry_policy(&self) -> Option<RetryPolicy> {
+        (self.kind == RENEW).then(|| self.engine.settings.renewal_retry.clone())
+    }
+
+    async fn run(&self, job: &Job, context: &JobContext) -> Result<Handled> {
+        let CertificatePayload { certificate_id, version } = payload(job)?;
+        let mut certificate = self.engine.store.load::<Certificate>(&certificate_id).await?;
+        if certificate.latest_version >= version {
+            return Ok(Handled::Succeeded);
+        }
+        context.cx.check_cancelled("issue")?;
+        let subject = Subject::certificate(&certificate.project, &certificate.id, certificate.latest_version + 1);
+        let work = Work { engine: &self.engine, job, claim: &context.claim, cx: context.cx.clone().about(subject) };
+        let mut order = match find_or_begin(&self.engine, &context.claim, &mut certificate).await {
+            // A second job of this certificate was faster; its order is found next time.
+            Err(error) if error.is_conflict() => {
+                return Err(
+                    Error::transient("issue.begin", "busy", "the certificate is being changed").with_source(error)
+                );
+            }
+            result => result?,
+        };
+        match place(&self.engine, &work.cx, &context.claim, &mut order).await {
+            Ok(()) => work.poll(&mut certificate, &mut order).await,
+            Err(error) => Err(work.note_failure(&mut certificate, &mut order, error).await),
+        }
+    }
+}
+
+/// One attempt at one order.
+struct Work<'a> {
+    engine: &'a Engine,
+    job: &'a Job,
+    claim: &'a Claim,
+    cx: Context,
+}
+
+impl Work<'_> {
+    /// Asks the CA once and acts on the answer.
+    async fn poll(&self, certificate: &mut Versioned<Certificate>, order: &mut Versioned<Order>) -> Result<Handled> {
+        let issuer = match self.engine.issuer(&self.cx, &order.issuer_id).await {
+            Ok(issuer) => issuer,
+            Err(error) => return Err(self.note_failure(certificate, order, error).await),
+        };
+        let handle = order.handle.clone().ok_or_else(|| {
+            Error::permanent("issue.poll", "handle_invalid", "the order is placed but its handle is missing")
+        })?;
+        let retry_after = match issuer.poll(&self.cx, &handle).await {
+            Ok(OrderState::Issued { chain_pem }) => return self.accept(certificate, order, &chain_pem).await,
+            Ok(OrderState::Pending { retry_after }) => retry_after,
+            Ok(OrderState::Rejected { reason }) => {
+                return Err(self.close(certificate, order, OrderStage::Rejected, reason).await);
+            }
+            // The CA is away or busy: the order stands as it did.
+            Err(error) if error.class().is_retryable() => {
+                tracing::info!(%error, "the CA does not answer; the order stays pending");
+                error.retry_after()
+            }
+            Err(error) => return Err(self.close(certificate, order, OrderStage::Rejected, error).await),
+        };
+        let now = self.engine.clock.now();
+        let next = issuer.poll_schedule().next(order.polls, order.round_started_at, now, retry_after, Jitter::random());
+        let wait = match next {
+            NextPoll::After(wait) => {
+                order.polls += 1;
+                wait
+            }
+            NextPoll::StillPending => {
+                let rest = self.engine.settings.order_rest;
+                tracing::info!(order = %order.id, "still pending at the CA; resting");
+                order.polls = 0;
+                let rest = rest.max(retry_after.unwrap_or_default());
+                order.round_started_at = now + rest;
+                rest
+            }
+        };
+        save(self.engine, self.claim, order).await?;
+        Ok(Handled::Snooze(wait))
+    }
+
+    /// Checks what the CA issued, keeps it, and sends it on its way: one commit.
+    async fn accept(
+        &self,
+        certificate: &mut Versioned<Certificate>,
+        order: &mut Versioned<Order>,
+        chain_pem: &str,
+    ) -> Result<Handled> {
+        let key = open_key(self.engine, order).await?;
+        let now = self.engine.clock.now();
+        let checked = CertificateBundle::from_pem(chain_pem.as_bytes()).and_then(|bundle| {
+            check_issued(&bundle, &Expected::new(&order.request.names, key.public_key(), now))?;
+            Ok(bundle)
+        });
+        let bundle = match checked {
+            Ok(bundle) => bundle,
+            Err(error) => return Err(self.close(certificate, order, OrderStage::Quarantined, error).await),
+        };
+        let number = certificate.latest_version + 1;
+        let id = CertificateVersion::id_of(&certificate.id, number);
+        let aad = Aad::new(&certificate.project, CertificateVersion::KIND, &id, CertificateVersion::KEY_FIELD);
+        let version = CertificateVersion {
+            key: self.engine.envelope.seal(key.pkcs8().expose(), &aad).await?,
+            id,
+            certificate_id: certificate.id.clone(),
+            project: certificate.project.clone(),
+            version: number,
+            chain_pem: bundle.fullchain_pem(),
+            leaf: bundle.leaf().clone(),
+            issuer_id: order.issuer_id.clone(),
+            order_id: order.id.clone(),
+            state: VersionState::Issued,
+            created_at: now,
+        };
+        order.stage = OrderStage::Issued;
+        certificate.latest_version = number;
+        certificate.renew_at = policy::renew_at(bundle.leaf(), &certificate.renewal);
+        certificate.hint = None;
+        certificate.hint_check_at = (certificate.renewal.automatic && certificate.renewal.follow_hint).then_some(now);
+        certificate.last_error = None;
+        certificate.updated_at = now;
+        let data = json!({
+            "version": number,
+            "fingerprint": version.leaf.fingerprint,
+            "not_after": version.leaf.not_after.unix_timestamp(),
+        });
+        let event = Event::new(&certificate.project, "certificate.issued", &certificate.id, data, now);
+        let mut batch = WriteBatch::new().update(order)?.insert(&version)?.insert(&event)?;
+        let distributions = self.automatic_distributions(&certificate.id).await?;
+        if distributions.is_empty() {
+            certificate.active_version = Some(number);
+            certificate.state = CertificateState::Active;
+        } else {
+            certificate.state = CertificateState::Distributing;
+        }
+        for distribution in &distributions {
+            let run = distribution::new_run(distribution, number, now);
+            batch = batch.insert(&run)?.enqueue(distribution::job(&run));
+        }
+        // Should the commit meet another, nothing is lost: the order is found again, and the CA still has its answer.
+        Ok(Handled::success(batch.update(certificate)?))
+    }
+
+    async fn automatic_distributions(&self, certificate_id: &str) -> Result<Vec<Distribution>> {
+        let query = TypedQuery::<Distribution>::new().equal("certificate", certificate_id);
+        let mut records: Vec<_> =
+            self.engine.store.list_all(query).await?.into_iter().map(|record| record.record).collect();
+        records.retain(|record| record.trigger == Trigger::Automatic && !record.targets.is_empty());
+        Ok(records)
+    }
+
+    /// Ends an order without a certificate, and gives the error back.
+    async fn close(
+        &self,
+        certificate: &mut Versioned<Certificate>,
+        order: &mut Versioned<Order>,
+        stage: OrderStage,
+        error: Error,
+    ) -> Error {
+        order.stage = stage;
+        order.error = Some(error.to_record());
+        let kind =
+            if stage == OrderStage::Quarantined { "certificate.quarantined" } else { "certificate.issue_failed" };
+        match self.record_failure(certificate, order, kind, &error).await {
+            Ok(()) if error.class().is_retryable() => {
+                // A rejected order cannot be mended by asking again, whatever the CA's reason was.
+                Error::validation("issue", "order_rejected", "the CA ended the order").with_source(error)
+            }
+            Ok(()) => error,
+            // What could not be written down, because somebody wrote the same, must not replace the cause.
+            Err(store) if store.is_conflict() => error,
+            Err(store) => store,
+        }
+    }
+
+    /// Notes a failure that leaves the order as it is, except that one which can never succeed is closed.
+    async fn note_failure(
+        &self,
+        certificate: &mut Versioned<Certificate>,
+        order: &mut Versioned<Order>,
+        error: Error,
+    ) -> Error {
+        if error.class() == ErrorClass::Validation {
+            return self.close(certificate, order, OrderStage::Rejected, error).await;
+        }
+        match self.record_failure(certificate, order, "certificate.issue_failed", &error).await {
+            Ok(()) => error,
+            Err(store) if store.is_conflict() => error,
+            Err(store) => store,
+        }
+    }
+
+    async fn record_failure(
+        &self,
+        certificate: &mut Versioned<Certificate>,
+        order: &mut Versioned<Order>,
+        kind: &str,
+        error: &Error,
+    ) -> Result<()> {
+        let now = self.engine.clock.now();
+        let record = error.to_record();
+        // While an older version is live, its state says more than the failed attempt to replace it.
+        let over = !error.class().is_retryable() || !order.stage.is_open();
+        if over && certificate.active_version.is_none() {
+            certificate.state = CertificateState::IssueFailed;
+        }
+        certificate.last_error = Some(record.clone());
+        certificate.updated_at = now;
+        let data = json!({ "order": order.id, "attempt": self.job.attempt, "error": record });
+        let event = Event::new(&certificate.project, kind, &certificate.id, data, now);
+        let batch = WriteBatch::new()
+            .require(Condition::Claim(self.claim.clone()))
+            .update(order)?
+            .update(certificate)?
+            .insert(&event)?;
+        self.engine.store.commit(batch).await?;
+        order.revision += 1;
+        certificate.revision += 1;
+        Ok(())
+    }
+}

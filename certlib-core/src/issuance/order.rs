@@ -1,0 +1,113 @@
+//! The state of one order: found again or begun, and written back under the job's claim.
+
+use tokio::task;
+
+use crate::bundle::{CertificateBundle, KeyType, PrivateKey};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::issuer::IssueRequest;
+use crate::model::{Certificate, CertificateState, CertificateVersion, Order, OrderStage, new_id};
+use crate::queue::Claim;
+use crate::runtime::Engine;
+use crate::secret::Aad;
+use crate::store::{Condition, Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
+
+/// The certificate's open order, or a new one with a new key; kept before anything is asked of the CA.
+pub(super) async fn find_or_begin(
+    engine: &Engine,
+    claim: &Claim,
+    certificate: &mut Versioned<Certificate>,
+) -> Result<Versioned<Order>> {
+    let open = TypedQuery::<Order>::new().equal("open", &*certificate.id).limit(1);
+    let mut outdated = engine.store.list(open).await?.records.pop();
+    if let Some(order) = outdated.take_if(|order| is_current(order, certificate)) {
+        return Ok(order);
+    }
+    let key = generate(certificate.key_type).await?;
+    let mut request = IssueRequest::new(certificate.names.clone(), key.certificate_request(&certificate.names)?);
+    request.profile = certificate.profile.clone();
+    request.validity = certificate.validity_seconds.map(std::time::Duration::from_secs);
+    request.replaces = latest_leaf(engine, certificate).await?;
+    let id = new_id();
+    let now = engine.clock.now();
+    let order = Order {
+        key: engine.envelope.seal(key.pkcs8().expose(), &key_aad(&certificate.project, &id)).await?,
+        id,
+        project: certificate.project.clone(),
+        certificate_id: certificate.id.clone(),
+        issuer_id: certificate.issuer_id.clone(),
+        request,
+        handle: None,
+        stage: OrderStage::Intended,
+        polls: 0,
+        round_started_at: now,
+        error: None,
+        created_at: now,
+    };
+    certificate.state = CertificateState::Issuing;
+    certificate.updated_at = now;
+    // The certificate's revision makes the order the only open one, whoever else wants to begin one.
+    let batch = WriteBatch::new().require(Condition::Claim(claim.clone())).update(certificate)?.insert(&order)?;
+    engine.store.commit(batch).await?;
+    certificate.revision += 1;
+    Ok(Versioned { record: order, revision: 1 })
+}
+
+/// Whether an open order still asks for what the certificate should be.
+fn is_current(order: &Order, certificate: &Certificate) -> bool {
+    order.issuer_id == certificate.issuer_id
+        && order.request.names == certificate.names
+        && order.request.profile == certificate.profile
+}
+
+/// Places an order that was intended; the handle is kept before it is used.
+pub(super) async fn place(engine: &Engine, cx: &Context, claim: &Claim, order: &mut Versioned<Order>) -> Result<()> {
+    if order.stage != OrderStage::Intended {
+        return Ok(());
+    }
+    let issuer = engine.issuer(cx, &order.issuer_id).await?;
+    let handle = issuer.submit(cx, &order.request).await?;
+    order.handle = Some(handle);
+    order.stage = OrderStage::Placed;
+    order.polls = 0;
+    order.round_started_at = engine.clock.now();
+    save(engine, claim, order).await
+}
+
+/// Writes an order back.
+pub(super) async fn save(engine: &Engine, claim: &Claim, order: &mut Versioned<Order>) -> Result<()> {
+    engine.store.commit(WriteBatch::new().require(Condition::Claim(claim.clone())).update(order)?).await?;
+    order.revision += 1;
+    Ok(())
+}
+
+/// The private key of an order.
+pub(super) async fn open_key(engine: &Engine, order: &Order) -> Result<PrivateKey> {
+    let plain = engine.envelope.open(&order.key, &key_aad(&order.project, &order.id)).await?;
+    PrivateKey::from_pkcs8(plain.expose())
+}
+
+fn key_aad<'a>(project: &'a str, order_id: &'a str) -> Aad<'a> {
+    Aad::new(project, Order::KIND, order_id, Order::KEY_FIELD)
+}
+
+/// Generates a key where blocking is allowed: RSA takes its time.
+async fn generate(kind: KeyType) -> Result<PrivateKey> {
+    task::spawn_blocking(move || PrivateKey::generate(kind)).await.map_err(|error| {
+        Error::transient("issue.key", "key_generation_failed", "the key could not be generated").with_source(error)
+    })?
+}
+
+/// The leaf that a new version replaces, DER.
+async fn latest_leaf(engine: &Engine, certificate: &Certificate) -> Result<Option<Vec<u8>>> {
+    if certificate.latest_version == 0 {
+        return Ok(None);
+    }
+    let id = CertificateVersion::id_of(&certificate.id, certificate.latest_version);
+    let version = engine.store.load::<CertificateVersion>(&id).await?;
+    // Another CA knows nothing of a certificate it did not issue.
+    if version.issuer_id != certificate.issuer_id {
+        return Ok(None);
+    }
+    Ok(Some(CertificateBundle::from_pem(version.chain_pem.as_bytes())?.leaf_der().to_vec()))
+}

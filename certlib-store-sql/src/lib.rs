@@ -1,1 +1,23 @@
-//! Work in progress.
+//! certlib's store on SQL databases.
+//!
+//! - [`sqlite`]: one file, one host, no server: the embedded default.
+//!
+//! ```
+//! use certlib_core::queue::{JobQueue, Lane, NewJob};
+//! use certlib_store_sql::{SqliteOptions, SqliteStore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> certlib_core::Result<()> {
+//! # let directory = std::env::temp_dir().join(format!("certlib-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory).unwrap();
+//! let store = SqliteStore::open(directory.join("certlib.db"), SqliteOptions::new()).await?;
+//! store.enqueue(vec![NewJob::new("greet", Lane::Notification, serde_json::json!({"name": "Ada"}))]).await?;
+//! store.close().await;
+//! # std::fs::remove_dir_all(&directory).unwrap();
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod sqlite;
+
+pub use crate::sqlite::{SqliteOptions, SqliteStore};

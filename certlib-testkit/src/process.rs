@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fs,
-    future::Future,
     io::{self, Write},
     net::SocketAddr,
     os::unix::process::CommandExt as _,
@@ -30,7 +29,7 @@ const LOG_LINES: usize = 30;
 
 /// Ends the process group given as `$1` as soon as standard input closes, that is, when the process that holds the
 /// other end is gone for whatever reason.
-const GUARDIAN: &str = "read -r _; kill -KILL -- \"-$1\" 2>/dev/null";
+const GUARDIAN: &str = "read -r _; kill -s KILL -- \"-$1\" 2>/dev/null";
 
 /// A running program, in a process group of its own, with its output in a file.
 ///
@@ -52,11 +51,8 @@ impl Child {
     /// [`Error::Io`] when the log cannot be written or the program cannot be executed.
     pub fn spawn(name: &'static str, mut command: Command, folder: &Path) -> Result<Child> {
         let log = folder.join(format!("{name}.log"));
-        let output = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .map_err(Error::file("opening", &log))?;
+        let output =
+            fs::OpenOptions::new().create(true).append(true).open(&log).map_err(Error::file("opening", &log))?;
         let errors = output.try_clone().map_err(Error::file("opening", &log))?;
         let mut inner = command
             .stdin(Stdio::null())
@@ -182,10 +178,7 @@ impl Drop for Child {
 /// # Errors
 ///
 /// [`Error::Timeout`], which names `what`, when `limit` passes first.
-pub async fn poll_until<T, F>(what: &str, limit: Duration, mut probe: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn poll_until<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = probe().await {

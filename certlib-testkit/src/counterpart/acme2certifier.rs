@@ -1,9 +1,4 @@
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -23,7 +18,8 @@ const ACKNOWLEDGE: &str = "ACME2CERTIFIER_I_KNOW_THE_RISK";
 /// renewal information (RFC 9773).
 ///
 /// Revoking a certificate does not change the renewal window it suggests for it: the window depends on the lifetime
-/// and on [`RenewalWindow`] only.
+/// and on [`RenewalWindow`] only. An order with `replaces` is accepted, but the answer does not repeat the field, which
+/// RFC 9773 demands. An order stays pending when one of its authorizations has become invalid.
 #[derive(Debug)]
 pub struct Acme2Certifier {
     process: Child,
@@ -231,6 +227,8 @@ cert_validity_days: {days}
 [DBhandler]
 handler_module: acme2certifier.dbhandlers.wsgi_handler
 dbfile: {folder}/acme.db
+[Account]
+contact_check_disable: True
 [Challenge]
 challenge_validation_disable: {skip}
 ",

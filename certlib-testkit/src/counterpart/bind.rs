@@ -97,7 +97,15 @@ impl Bind {
     /// As [`locate`]; [`Error::Command`](crate::Error::Command) when there is no answer.
     pub async fn dig(&self, name: &str, kind: &str) -> Result<Vec<String>> {
         let mut command = Command::new(locate("dig").await?);
-        command.args(["@127.0.0.1", "-p", &self.addr.port().to_string(), "+short", "+time=2", "+tries=3", "+norecurse"]);
+        command.args([
+            "@127.0.0.1",
+            "-p",
+            &self.addr.port().to_string(),
+            "+short",
+            "+time=2",
+            "+tries=3",
+            "+norecurse",
+        ]);
         command.args(["-q", name, "-t", kind]);
         let output = run(command, b"").await?;
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
@@ -113,11 +121,7 @@ impl Bind {
         let mut command = Command::new(locate("nsupdate").await?);
         // The key goes through a file: arguments are visible to everybody.
         command.arg("-k").arg(self.folder.path().join("update.key"));
-        let script = format!(
-            "server 127.0.0.1 {}\nzone {}\n{instructions}\nsend\n",
-            self.addr.port(),
-            self.zone
-        );
+        let script = format!("server 127.0.0.1 {}\nzone {}\n{instructions}\nsend\n", self.addr.port(), self.zone);
         run(command, script.as_bytes()).await.map(drop)
     }
 

@@ -308,8 +308,12 @@ impl Sshd {
 
     fn client_options(&self) -> Vec<String> {
         let known_hosts = format!("UserKnownHostsFile={}", self.known_hosts().display());
-        let mut options =
-            vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), self.user_key(KeyType::Ed25519).display().to_string()];
+        let mut options = vec![
+            "-F".to_owned(),
+            "none".to_owned(),
+            "-i".to_owned(),
+            self.user_key(KeyType::Ed25519).display().to_string(),
+        ];
         for option in ["IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=yes", &known_hosts] {
             options.extend(["-o".to_owned(), option.to_owned()]);
         }

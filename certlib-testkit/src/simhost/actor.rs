@@ -53,11 +53,7 @@ pub(super) struct Changes {
 impl Actor {
     /// `path` made absolute from the user's home directory.
     pub(super) fn absolute(&self, path: &str) -> String {
-        if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("{}/{path}", self.user.home)
-        }
+        if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", self.user.home) }
     }
 
     pub(super) fn canonical(&self, path: &str) -> Result<String> {
@@ -99,10 +95,7 @@ impl Actor {
             }
             let content = Content::File(Arc::default());
             let inode = files.create(&path, content, mode, self.user.owner)?;
-            self.record(Operation::Created {
-                path: path.clone(),
-                mode: mode & 0o7777,
-            });
+            self.record(Operation::Created { path: path.clone(), mode: mode & 0o7777 });
             inode
         } else if exclusive {
             return Err(FsError::Exists);
@@ -113,18 +106,11 @@ impl Actor {
             }
             if options.write && options.truncate && lock(&inode).length() > 0 {
                 lock(&inode).truncate(0)?;
-                self.record(Operation::Truncated {
-                    path: path.clone(),
-                    length: 0,
-                });
+                self.record(Operation::Truncated { path: path.clone(), length: 0 });
             }
             inode
         };
-        Ok(OpenFile {
-            path,
-            inode,
-            options,
-        })
+        Ok(OpenFile { path, inode, options })
     }
 
     /// Writes as much of `data` as the disk takes.
@@ -135,20 +121,12 @@ impl Actor {
         let fits = lock(&self.host.fault).take_space(data.len());
         let offset = {
             let mut inode = lock(&file.inode);
-            let offset = if file.options.append {
-                inode.length()
-            } else {
-                offset
-            };
+            let offset = if file.options.append { inode.length() } else { offset };
             inode.write(offset, &data[..fits])?;
             offset
         };
         if fits > 0 {
-            self.record(Operation::Wrote {
-                path: file.path.clone(),
-                offset,
-                length: fits,
-            });
+            self.record(Operation::Wrote { path: file.path.clone(), offset, length: fits });
         }
         if fits < data.len() {
             return Err(FsError::NoSpace);
@@ -174,9 +152,7 @@ impl Actor {
     }
 
     pub(super) fn sync(&self, file: &OpenFile) {
-        self.record(Operation::Synced {
-            path: file.path.clone(),
-        });
+        self.record(Operation::Synced { path: file.path.clone() });
     }
 
     /// Changes the attributes of what `path` leads to.
@@ -191,29 +167,21 @@ impl Actor {
     }
 
     /// Changes the attributes of an open file.
-    pub(super) fn change_inode(
-        &self,
-        path: &str,
-        inode: &SharedInode,
-        changes: Changes,
-    ) -> Result<()> {
+    pub(super) fn change_inode(&self, path: &str, inode: &SharedInode, changes: Changes) -> Result<()> {
         self.may_change(path)?;
         let mut inode = lock(inode);
         let Owner { uid, gid } = self.user.owner;
         if uid != 0 {
-            let gives_away = changes.owner.is_some_and(|(new_uid, new_gid)| {
-                new_uid != inode.uid || (new_gid != inode.gid && new_gid != gid)
-            });
+            let gives_away = changes
+                .owner
+                .is_some_and(|(new_uid, new_gid)| new_uid != inode.uid || (new_gid != inode.gid && new_gid != gid));
             if gives_away || uid != inode.uid {
                 return Err(FsError::Denied);
             }
         }
         if let Some(length) = changes.size {
             inode.truncate(length)?;
-            self.record(Operation::Truncated {
-                path: path.to_owned(),
-                length,
-            });
+            self.record(Operation::Truncated { path: path.to_owned(), length });
         }
         if let Some((uid, gid)) = changes.owner {
             inode.uid = uid;
@@ -279,10 +247,7 @@ impl Actor {
         self.edit(link, |files, path| {
             let content = Content::Symlink(target.to_owned());
             files.create(&path, content, 0o777, self.user.owner)?;
-            Ok(Operation::SymlinkCreated {
-                path,
-                target: target.to_owned(),
-            })
+            Ok(Operation::SymlinkCreated { path, target: target.to_owned() })
         })
     }
 
@@ -305,11 +270,7 @@ impl Actor {
     }
 
     /// Runs one change of the tree at a path whose last component is not followed, and records it.
-    fn edit(
-        &self,
-        path: &str,
-        change: impl FnOnce(&mut Filesystem, String) -> Result<Operation>,
-    ) -> Result<()> {
+    fn edit(&self, path: &str, change: impl FnOnce(&mut Filesystem, String) -> Result<Operation>) -> Result<()> {
         let mut files = lock(&self.host.files);
         let path = files.resolve(&self.absolute(path), false)?;
         self.may_change(&path)?;

@@ -123,9 +123,7 @@ impl SimHostBuilder {
         P: Into<String>,
         B: Into<Vec<u8>>,
     {
-        files
-            .into_iter()
-            .fold(self, |builder, (path, bytes)| builder.file(path, bytes, 0o644))
+        files.into_iter().fold(self, |builder, (path, bytes)| builder.file(path, bytes, 0o644))
     }
 
     /// Starts with a symbolic link at an absolute path.
@@ -185,18 +183,14 @@ impl SimHostBuilder {
         let mut files = initial_tree(self.files, &users)?;
         let service = LiveService::start(self.service, &mut files).map_err(Error::Certificate)?;
         let mut commands = HashMap::new();
-        let builtin = [
-            ("certlib-sim test".to_owned(), Action::Test),
-            ("certlib-sim reload".to_owned(), Action::Reload),
-        ];
+        let builtin =
+            [("certlib-sim test".to_owned(), Action::Test), ("certlib-sim reload".to_owned(), Action::Reload)];
         for (command, action) in builtin.into_iter().chain(self.commands) {
             commands.insert(command_words(&command)?, program(action));
         }
         let host_key = new_host_key()?;
         let gate = Gate::bind(self.fault != Some(Fault::Refuse)).map_err(Error::io("SSH port"))?;
-        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(Error::io("TLS port"))?;
+        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io("TLS port"))?;
         let tls_addr = tls.local_addr().map_err(Error::io("TLS port"))?;
         let host = Arc::new(Host {
             name: self.name,
@@ -219,13 +213,7 @@ impl SimHostBuilder {
         let ssh_addr = gate.address();
         let (switch, switches) = mpsc::channel(1);
         let task = tokio::spawn(serve(Arc::clone(&host), gate, tls, switches));
-        Ok(SimHost {
-            host,
-            ssh_addr,
-            tls_addr,
-            switch,
-            task: Some(task),
-        })
+        Ok(SimHost { host, ssh_addr, tls_addr, switch, task: Some(task) })
     }
 }
 
@@ -277,8 +265,7 @@ fn initial_tree(files: Vec<(String, InitialFile)>, users: &[User]) -> Result<Fil
     let mut tree = Filesystem::new();
     let unusable = |path: &str, reason: &dyn fmt::Display| Error::Setup(format!("{path}: {reason}"));
     for user in users {
-        tree.put(&user.home, Content::Directory, 0o755)
-            .map_err(|error| unusable(&user.home, &error))?;
+        tree.put(&user.home, Content::Directory, 0o755).map_err(|error| unusable(&user.home, &error))?;
         if let Ok(home) = tree.node(&user.home) {
             let mut home = super::lock(home);
             (home.uid, home.gid) = (user.owner.uid, user.owner.gid);
@@ -293,8 +280,7 @@ fn initial_tree(files: Vec<(String, InitialFile)>, users: &[User]) -> Result<Fil
             InitialFile::Symlink(target) => (Content::Symlink(target), 0o777),
             InitialFile::Directory(mode) => (Content::Directory, mode),
         };
-        tree.put(&path, content, mode)
-            .map_err(|error| unusable(&path, &error))?;
+        tree.put(&path, content, mode).map_err(|error| unusable(&path, &error))?;
     }
     Ok(tree)
 }

@@ -34,9 +34,7 @@ impl TestCertificate {
         let unusable = |error: rcgen::Error| Error::Certificate(error.to_string());
         let common_name = names.first().cloned().unwrap_or_default();
         let mut params = CertificateParams::new(names).map_err(unusable)?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate().map_err(unusable)?;
         let certificate = params.self_signed(&key).map_err(unusable)?;
         Self::from_pem(&certificate.pem(), &key.serialize_pem())
@@ -47,13 +45,8 @@ impl TestCertificate {
     /// # Errors
     /// [`Error::Certificate`] when either does not parse or the key belongs to another certificate.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, Error> {
-        let served = Served::load(certificate_pem.as_bytes(), key_pem.as_bytes())
-            .map_err(Error::Certificate)?;
-        Ok(Self {
-            certificate_pem: certificate_pem.into(),
-            key_pem: key_pem.into(),
-            served,
-        })
+        let served = Served::load(certificate_pem.as_bytes(), key_pem.as_bytes()).map_err(Error::Certificate)?;
+        Ok(Self { certificate_pem: certificate_pem.into(), key_pem: key_pem.into(), served })
     }
 
     /// The certificate every host starts with unless told otherwise: made once per process, for `localhost`.
@@ -101,9 +94,7 @@ impl TestCertificate {
 
 impl fmt::Debug for TestCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestCertificate")
-            .field("fingerprint", &self.served.fingerprint)
-            .finish_non_exhaustive()
+        f.debug_struct("TestCertificate").field("fingerprint", &self.served.fingerprint).finish_non_exhaustive()
     }
 }
 
@@ -123,34 +114,25 @@ impl Served {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| format!("cannot read certificate: {error}"))?;
         for der in &chain {
-            x509_parser::parse_x509_certificate(der)
-                .map_err(|error| format!("cannot parse certificate: {error}"))?;
+            x509_parser::parse_x509_certificate(der).map_err(|error| format!("cannot parse certificate: {error}"))?;
         }
-        let leaf = chain
-            .first()
-            .ok_or("cannot read certificate: no certificate in the file")?;
+        let leaf = chain.first().ok_or("cannot read certificate: no certificate in the file")?;
         let fingerprint = tls::fingerprint(leaf).into();
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| format!("cannot read private key: {error}"))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("cannot read private key: {error}"))?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
             .map_err(|error| format!("certificate and private key do not fit: {error}"))?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self {
-            config: Arc::new(config),
-            fingerprint,
-        })
+        Ok(Self { config: Arc::new(config), fingerprint })
     }
 }
 
 /// One provider for the whole process: building one per host would cost memory for nothing.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(
-        PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())),
-    )
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
 }
 
 #[cfg(test)]

@@ -21,12 +21,7 @@ const MAX_INPUT: usize = 16 << 20;
 const FLOOD: &[u8] = &[b'.'; 16 * 1024];
 
 /// Runs `command` and closes the channel. Returns early when the client goes away.
-pub(super) async fn run(
-    actor: Arc<Actor>,
-    channel: Channel<Msg>,
-    session: Handle,
-    command: String,
-) {
+pub(super) async fn run(actor: Arc<Actor>, channel: Channel<Msg>, session: Handle, command: String) {
     let (mut reader, writer) = channel.split();
     let host = &actor.host;
     host.pace().await;
@@ -63,19 +58,13 @@ pub(super) async fn run(
         }
     };
     if let Some(signal) = stopped_by {
-        let _ = session
-            .exit_signal_request(writer.id(), signal, false, String::new(), String::new())
-            .await;
+        let _ = session.exit_signal_request(writer.id(), signal, false, String::new(), String::new()).await;
         let _ = writer.eof().await;
     }
     let _ = writer.close().await;
 }
 
-async fn report(
-    actor: &Actor,
-    writer: &russh::ChannelWriteHalf<Msg>,
-    finished: Finished,
-) -> Result<(), russh::Error> {
+async fn report(actor: &Actor, writer: &russh::ChannelWriteHalf<Msg>, finished: Finished) -> Result<(), russh::Error> {
     writer.data_bytes(finished.stdout).await?;
     writer.extended_data_bytes(1, finished.stderr).await?;
     if actor.host.fault() != Some(Fault::NoExitStatus) {

@@ -78,10 +78,7 @@ pub(super) struct ActiveFault {
 
 impl ActiveFault {
     pub(super) fn new(fault: Option<Fault>) -> Self {
-        Self {
-            fault,
-            ..Self::default()
-        }
+        Self { fault, ..Self::default() }
     }
 
     /// Counts an SFTP write; true when the connection drops instead.
@@ -163,9 +160,7 @@ mod tests {
 
     #[test]
     fn denial_covers_the_path_and_what_is_below_it() {
-        let fault = ActiveFault::new(Some(Fault::PermissionDenied {
-            path: "/etc/ssl".into(),
-        }));
+        let fault = ActiveFault::new(Some(Fault::PermissionDenied { path: "/etc/ssl".into() }));
         assert!(fault.denies("/etc/ssl"));
         assert!(fault.denies("/etc/ssl/a.pem"));
         assert!(!fault.denies("/etc/ssl2"));

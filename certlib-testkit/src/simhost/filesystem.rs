@@ -183,9 +183,7 @@ pub(super) struct Filesystem {
 impl Filesystem {
     /// An empty tree with `/`, `/tmp` and `/etc`.
     pub(super) fn new() -> Self {
-        let mut tree = Self {
-            nodes: BTreeMap::new(),
-        };
+        let mut tree = Self { nodes: BTreeMap::new() };
         let root = Owner { uid: 0, gid: 0 };
         for (path, mode) in [("/", 0o755), ("/etc", 0o755), ("/tmp", 0o1777)] {
             tree.insert(path, Content::Directory, mode, root);
@@ -263,13 +261,7 @@ impl Filesystem {
     }
 
     /// Creates something at a canonical path where nothing is yet.
-    pub(super) fn create(
-        &mut self,
-        canonical: &str,
-        content: Content,
-        mode: u32,
-        owner: Owner,
-    ) -> Result<SharedInode> {
+    pub(super) fn create(&mut self, canonical: &str, content: Content, mode: u32, owner: Owner) -> Result<SharedInode> {
         if self.exists(canonical) {
             return Err(FsError::Exists);
         }
@@ -374,18 +366,12 @@ impl Filesystem {
         if !matches!(lock(self.node(&path)?).content, Content::Directory) {
             return Err(FsError::NotDirectory);
         }
-        Ok(self
-            .children(&path)
-            .map(|(path, node)| lock(node).info(path))
-            .collect())
+        Ok(self.children(&path).map(|(path, node)| lock(node).info(path)).collect())
     }
 
     /// Everything there is, by path.
     pub(super) fn all(&self) -> Vec<FileInfo> {
-        self.nodes
-            .iter()
-            .map(|(path, node)| lock(node).info(path))
-            .collect()
+        self.nodes.iter().map(|(path, node)| lock(node).info(path)).collect()
     }
 
     fn insert(&mut self, path: &str, content: Content, mode: u32, owner: Owner) -> SharedInode {
@@ -410,8 +396,7 @@ impl Filesystem {
 
     fn children(&self, directory: &str) -> impl Iterator<Item = (&String, &SharedInode)> {
         let start = directory.trim_end_matches('/').len() + 1;
-        self.below(directory)
-            .filter(move |(path, _)| !path[start..].contains('/'))
+        self.below(directory).filter(move |(path, _)| !path[start..].contains('/'))
     }
 }
 
@@ -423,9 +408,7 @@ fn push_components(stack: &mut Vec<String>, path: &str) {
 
 /// Seconds since 1970, as SFTP version 3 counts them.
 fn now() -> u32 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -437,12 +420,9 @@ mod tests {
         let file = |text: &str| Content::File(Arc::new(text.into()));
         tree.put("/etc/ssl/a.pem", file("a"), 0o644).unwrap();
         tree.put("/etc/live/b.pem", file("b"), 0o600).unwrap();
-        tree.put("/etc/ssl/link.pem", Content::Symlink("../live/b.pem".into()), 0o777)
-            .unwrap();
-        tree.put("/etc/dir", Content::Symlink("/etc/ssl".into()), 0o777)
-            .unwrap();
-        tree.put("/etc/loop", Content::Symlink("loop".into()), 0o777)
-            .unwrap();
+        tree.put("/etc/ssl/link.pem", Content::Symlink("../live/b.pem".into()), 0o777).unwrap();
+        tree.put("/etc/dir", Content::Symlink("/etc/ssl".into()), 0o777).unwrap();
+        tree.put("/etc/loop", Content::Symlink("loop".into()), 0o777).unwrap();
         tree
     }
 
@@ -457,10 +437,7 @@ mod tests {
         assert_eq!(follow("/etc/none/new"), Err(FsError::NotFound));
         assert_eq!(follow("/etc/ssl/a.pem/x"), Err(FsError::NotDirectory));
         assert_eq!(follow("/etc/loop"), Err(FsError::TooManyLinks));
-        assert_eq!(
-            tree.resolve("/etc/dir/link.pem", false),
-            Ok("/etc/ssl/link.pem".into())
-        );
+        assert_eq!(tree.resolve("/etc/dir/link.pem", false), Ok("/etc/ssl/link.pem".into()));
     }
 
     #[test]
@@ -481,9 +458,7 @@ mod tests {
         assert_eq!(*tree.read("/etc/live/b.bak").unwrap(), b"b");
         // Writing in place, on the other hand, reaches both names.
         tree.hard_link("/etc/live/b.pem", "/etc/live/c").unwrap();
-        lock(tree.node("/etc/live/b.pem").unwrap())
-            .write(0, b"z")
-            .unwrap();
+        lock(tree.node("/etc/live/b.pem").unwrap()).write(0, b"z").unwrap();
         assert_eq!(*tree.read("/etc/live/c").unwrap(), b"z");
     }
 
@@ -493,10 +468,7 @@ mod tests {
         assert_eq!(tree.remove_directory("/etc/live"), Err(FsError::NotEmpty));
         assert_eq!(tree.rename("/etc/live", "/etc/old", false), Ok(false));
         assert_eq!(*tree.read("/etc/old/b.pem").unwrap(), b"b");
-        assert_eq!(
-            tree.rename("/etc/old", "/etc/old/in", false),
-            Err(FsError::Invalid)
-        );
+        assert_eq!(tree.rename("/etc/old", "/etc/old/in", false), Err(FsError::Invalid));
         tree.remove("/etc/old/b.pem").unwrap();
         tree.remove_directory("/etc/old").unwrap();
         let names: Vec<_> = tree.list("/").unwrap().into_iter().map(|i| i.path).collect();

@@ -25,14 +25,9 @@ impl SimFleet {
     /// The first error of any [`SimHostBuilder::start`]; no host is left running then.
     ///
     /// Cancel safe: hosts started so far stop.
-    pub async fn start(
-        count: usize,
-        describe: impl FnMut(usize) -> SimHostBuilder,
-    ) -> Result<Self, Error> {
-        let hosts = stream::iter((0..count).map(describe).map(SimHostBuilder::start))
-            .buffered(STARTING)
-            .try_collect()
-            .await?;
+    pub async fn start(count: usize, describe: impl FnMut(usize) -> SimHostBuilder) -> Result<Self, Error> {
+        let hosts =
+            stream::iter((0..count).map(describe).map(SimHostBuilder::start)).buffered(STARTING).try_collect().await?;
         Ok(Self { hosts })
     }
 

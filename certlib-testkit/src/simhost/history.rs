@@ -107,9 +107,6 @@ impl Operation {
     /// Whether this changed the file system (logins and commands by themselves do not; nor does a sync).
     #[must_use]
     pub fn changes_files(&self) -> bool {
-        !matches!(
-            self,
-            Self::Login { .. } | Self::Command(_) | Self::Synced { .. }
-        )
+        !matches!(self, Self::Login { .. } | Self::Command(_) | Self::Synced { .. })
     }
 }

@@ -60,10 +60,7 @@ impl Host {
     }
 
     pub(super) fn record(&self, connection: u64, operation: Operation) {
-        lock(&self.history).push(Entry {
-            connection,
-            operation,
-        });
+        lock(&self.history).push(Entry { connection, operation });
     }
 
     /// Waits as long as [`Fault::Slow`] asks for.
@@ -89,34 +86,23 @@ impl Host {
     pub(super) fn next_action(&self, words: &[String]) -> Option<Action> {
         let mut commands = lock(&self.commands);
         let actions = commands.get_mut(words)?;
-        if actions.len() > 1 {
-            actions.pop_front()
-        } else {
-            actions.front().cloned()
-        }
+        if actions.len() > 1 { actions.pop_front() } else { actions.front().cloned() }
     }
 
     /// Whether some programmed command starts with this program name.
     pub(super) fn has_program(&self, name: &str) -> bool {
         let commands = lock(&self.commands);
-        commands
-            .keys()
-            .any(|words| words.first().is_some_and(|first| first == name))
+        commands.keys().any(|words| words.first().is_some_and(|first| first == name))
     }
 }
 
 pub(super) fn new_host_key() -> Result<PrivateKey, Error> {
-    PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)
-        .map_err(|error| Error::Key(error.to_string()))
+    PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(|error| Error::Key(error.to_string()))
 }
 
 /// How the SSH server of every host is tuned: no penalty for refused logins, small buffers.
 pub(super) fn ssh_config(host_key: PrivateKey) -> server::Config {
-    let methods = [
-        MethodKind::PublicKey,
-        MethodKind::Password,
-        MethodKind::KeyboardInteractive,
-    ];
+    let methods = [MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive];
     server::Config {
         keys: vec![host_key],
         methods: MethodSet::from(&methods[..]),

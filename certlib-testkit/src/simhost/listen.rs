@@ -38,11 +38,7 @@ impl Gate {
     pub(super) fn bind(open: bool) -> io::Result<Self> {
         let socket = bound((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = socket.local_addr()?;
-        let state = if open {
-            State::Open(socket.listen(BACKLOG)?)
-        } else {
-            State::Closed(socket)
-        };
+        let state = if open { State::Open(socket.listen(BACKLOG)?) } else { State::Closed(socket) };
         Ok(Self { address, state })
     }
 
@@ -87,12 +83,7 @@ pub(super) struct Switch {
 }
 
 /// The one task an idle host costs. Ends when the host stops.
-pub(super) async fn serve(
-    host: Arc<Host>,
-    mut ssh: Gate,
-    tls: TcpListener,
-    mut switches: mpsc::Receiver<Switch>,
-) {
+pub(super) async fn serve(host: Arc<Host>, mut ssh: Gate, tls: TcpListener, mut switches: mpsc::Receiver<Switch>) {
     loop {
         let accepted = tokio::select! {
             () = host.stop.cancelled() => return,

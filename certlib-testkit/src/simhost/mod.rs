@@ -27,6 +27,7 @@
 
 mod actor;
 mod builder;
+mod builtins;
 mod certificate;
 mod commands;
 mod error;
@@ -139,12 +140,7 @@ impl SimHost {
         let key = russh::keys::PublicKey::new(data, "");
         // An Ed25519 key that came from the generator always encodes.
         let key = key.to_openssh().unwrap_or_default();
-        format!(
-            "[{}]:{} {}",
-            self.ssh_addr.ip(),
-            self.ssh_addr.port(),
-            key.trim_end()
-        )
+        format!("[{}]:{} {}", self.ssh_addr.ip(), self.ssh_addr.port(), key.trim_end())
     }
 
     /// The bytes of a file, symbolic links followed; `None` when there is no such file.
@@ -171,12 +167,7 @@ impl SimHost {
     ///
     /// # Errors
     /// [`Error::Setup`] when the path is relative, is a directory, or leads through a file.
-    pub fn put_file(
-        &self,
-        path: &str,
-        bytes: impl Into<Vec<u8>>,
-        mode: u32,
-    ) -> Result<(), Error> {
+    pub fn put_file(&self, path: &str, bytes: impl Into<Vec<u8>>, mode: u32) -> Result<(), Error> {
         if !path.starts_with('/') {
             return Err(Error::Setup(format!("{path}: not an absolute path")));
         }
@@ -195,12 +186,7 @@ impl SimHost {
     #[must_use]
     pub fn changes(&self) -> Vec<Operation> {
         let history = lock(&self.host.history);
-        history
-            .iter()
-            .map(|entry| &entry.operation)
-            .filter(|operation| operation.changes_files())
-            .cloned()
-            .collect()
+        history.iter().map(|entry| &entry.operation).filter(|operation| operation.changes_files()).cloned().collect()
     }
 
     /// Every command that arrived, as sent, oldest first.

@@ -42,11 +42,7 @@ impl Service {
     /// files. Both paths are absolute.
     #[must_use]
     pub fn new(certificate: impl Into<String>, key: impl Into<String>) -> Self {
-        Self {
-            certificates: vec![certificate.into()],
-            key: key.into(),
-            initial: Initial::Shared,
-        }
+        Self { certificates: vec![certificate.into()], key: key.into(), initial: Initial::Shared }
     }
 
     /// A service that reads everything from one file, as HAProxy does.
@@ -88,16 +84,11 @@ impl LiveService {
     /// Writes the initial certificate where the service expects it, without touching files that are there already,
     /// and serves what it then finds.
     pub(super) fn start(service: Option<Service>, files: &mut Filesystem) -> Result<Self, String> {
-        let live = Self {
-            service,
-            current: Mutex::new(None),
-        };
+        let live = Self { service, current: Mutex::new(None) };
         let initial = match live.service.as_ref().map(|service| &service.initial) {
             Some(Initial::Absent) => return Ok(live),
             Some(Initial::Given(given)) => given.clone(),
-            Some(Initial::Shared) | None => {
-                TestCertificate::shared().map_err(|error| error.to_string())?
-            }
+            Some(Initial::Shared) | None => TestCertificate::shared().map_err(|error| error.to_string())?,
         };
         let untouched = match &live.service {
             Some(service) => service.write(&initial, files)?,
@@ -125,16 +116,12 @@ impl LiveService {
 
     /// SHA-256 of the leaf served now, in lower-case hexadecimal.
     pub(super) fn fingerprint(&self) -> Option<String> {
-        lock(&self.current)
-            .as_ref()
-            .map(|served| served.fingerprint.to_string())
+        lock(&self.current).as_ref().map(|served| served.fingerprint.to_string())
     }
 
     /// Answers one TLS client. Without a certificate the connection is closed at once.
     pub(super) async fn answer(&self, stream: TcpStream, name: &str) {
-        let config = lock(&self.current)
-            .as_ref()
-            .map(|served| Arc::clone(&served.config));
+        let config = lock(&self.current).as_ref().map(|served| Arc::clone(&served.config));
         if let Some(config) = config {
             // A client that only looks at the certificate goes away here; that is its right.
             let _ = timeout(PATIENCE, converse(config, stream, name)).await;
@@ -177,12 +164,7 @@ impl Service {
     }
 }
 
-fn put_if_absent(
-    files: &mut Filesystem,
-    path: &str,
-    text: String,
-    mode: u32,
-) -> Result<bool, String> {
+fn put_if_absent(files: &mut Filesystem, path: &str, text: String, mode: u32) -> Result<bool, String> {
     if files.read(path).is_ok() {
         return Ok(false);
     }
@@ -193,11 +175,7 @@ fn put_if_absent(
 }
 
 /// Handshake, then one small HTTP answer, so that any HTTPS client is content.
-async fn converse(
-    config: Arc<rustls::ServerConfig>,
-    stream: TcpStream,
-    name: &str,
-) -> std::io::Result<()> {
+async fn converse(config: Arc<rustls::ServerConfig>, stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut tls = TlsAcceptor::from(config).accept(stream).await?;
     let mut request = [0; 1024];
     if tls.read(&mut request).await? > 0 {

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use russh_sftp::{
     protocol::{
-        Attrs, Data, ExtendedReply, File, FileAttributes, FileMode, Handle, Name, OpenFlags,
-        Packet, Status, StatusCode, Version,
+        Attrs, Data, ExtendedReply, File, FileAttributes, FileMode, Handle, Name, OpenFlags, Packet, Status,
+        StatusCode, Version,
     },
     server::{Handler, StatusReply},
 };
@@ -23,12 +23,7 @@ pub(super) const HARDLINK: &str = "hardlink@openssh.com";
 pub(super) const STATVFS: &str = "statvfs@openssh.com";
 
 /// Name and version of every extension a host can offer.
-pub(super) const EXTENSIONS: [(&str, &str); 4] = [
-    (POSIX_RENAME, "1"),
-    (FSYNC, "1"),
-    (HARDLINK, "1"),
-    (STATVFS, "2"),
-];
+pub(super) const EXTENSIONS: [(&str, &str); 4] = [(POSIX_RENAME, "1"), (FSYNC, "1"), (HARDLINK, "1"), (STATVFS, "2")];
 
 const UMASK: u32 = 0o022;
 const MAX_HANDLES: usize = 100;
@@ -55,11 +50,7 @@ pub(super) struct SftpHandler {
 
 impl SftpHandler {
     pub(super) fn new(actor: Arc<Actor>) -> Self {
-        Self {
-            actor,
-            open: HashMap::new(),
-            next_handle: 0,
-        }
+        Self { actor, open: HashMap::new(), next_handle: 0 }
     }
 
     fn offers(&self, extension: &str) -> bool {
@@ -90,19 +81,7 @@ impl SftpHandler {
         self.actor.info(path, true)?;
         let left = lock(&self.actor.host.fault).space_left();
         let free = left.map_or(DISK_BLOCKS / 2, |bytes| bytes / BLOCK);
-        let fields = [
-            BLOCK,
-            BLOCK,
-            DISK_BLOCKS,
-            free,
-            free,
-            DISK_BLOCKS,
-            DISK_BLOCKS / 2,
-            DISK_BLOCKS / 2,
-            1,
-            0,
-            255,
-        ];
+        let fields = [BLOCK, BLOCK, DISK_BLOCKS, free, free, DISK_BLOCKS, DISK_BLOCKS / 2, DISK_BLOCKS / 2, 1, 0, 255];
         Ok(fields.iter().flat_map(|field| field.to_be_bytes()).collect())
     }
 }
@@ -111,19 +90,16 @@ impl From<FsError> for StatusReply {
     /// The same table as OpenSSH's, which knows no more than these codes.
     fn from(error: FsError) -> Self {
         Self::new(match error {
-            FsError::NotFound
-            | FsError::NotDirectory
-            | FsError::TooManyLinks
-            | FsError::BadHandle => StatusCode::NoSuchFile,
+            FsError::NotFound | FsError::NotDirectory | FsError::TooManyLinks | FsError::BadHandle => {
+                StatusCode::NoSuchFile
+            }
             FsError::Denied => StatusCode::PermissionDenied,
             FsError::Invalid => StatusCode::BadMessage,
             FsError::Unsupported => StatusCode::OpUnsupported,
             FsError::End => StatusCode::Eof,
-            FsError::Exists
-            | FsError::IsDirectory
-            | FsError::NotEmpty
-            | FsError::NoSpace
-            | FsError::Dropped => StatusCode::Failure,
+            FsError::Exists | FsError::IsDirectory | FsError::NotEmpty | FsError::NoSpace | FsError::Dropped => {
+                StatusCode::Failure
+            }
         })
     }
 }
@@ -146,13 +122,7 @@ impl Handler for SftpHandler {
         Ok(version)
     }
 
-    async fn open(
-        &mut self,
-        id: u32,
-        filename: String,
-        pflags: OpenFlags,
-        attrs: FileAttributes,
-    ) -> Result<Handle> {
+    async fn open(&mut self, id: u32, filename: String, pflags: OpenFlags, attrs: FileAttributes) -> Result<Handle> {
         self.actor.host.pace().await;
         let options = OpenOptions {
             read: pflags.contains(OpenFlags::READ),
@@ -180,13 +150,7 @@ impl Handler for SftpHandler {
         Ok(Data { id, data })
     }
 
-    async fn write(
-        &mut self,
-        id: u32,
-        handle: String,
-        offset: u64,
-        data: Vec<u8>,
-    ) -> Result<Status> {
+    async fn write(&mut self, id: u32, handle: String, offset: u64, data: Vec<u8>) -> Result<Status> {
         self.actor.host.pace().await;
         if lock(&self.actor.host.fault).drops_write() {
             return Err(self.actor.drop_connection());
@@ -223,8 +187,7 @@ impl Handler for SftpHandler {
     async fn fsetstat(&mut self, id: u32, handle: String, attrs: FileAttributes) -> Result<Status> {
         self.actor.host.pace().await;
         let file = self.file(&handle)?;
-        self.actor
-            .change_inode(&file.path, &file.inode, changes(&attrs))?;
+        self.actor.change_inode(&file.path, &file.inode, changes(&attrs))?;
         Ok(done(id))
     }
 
@@ -324,12 +287,7 @@ impl Handler for SftpHandler {
 }
 
 fn done(id: u32) -> Status {
-    Status {
-        id,
-        status_code: StatusCode::Ok,
-        error_message: "Success".into(),
-        language_tag: String::new(),
-    }
+    Status { id, status_code: StatusCode::Ok, error_message: "Success".into(), language_tag: String::new() }
 }
 
 fn attributes(info: &FileInfo) -> FileAttributes {

@@ -33,14 +33,7 @@ pub(super) struct Step {
 
 impl Step {
     fn new(joiner: Joiner) -> Self {
-        Self {
-            joiner,
-            words: Vec::new(),
-            input: None,
-            output: None,
-            mutes_errors: false,
-            merges_errors: false,
-        }
+        Self { joiner, words: Vec::new(), input: None, output: None, mutes_errors: false, merges_errors: false }
     }
 }
 
@@ -51,9 +44,7 @@ enum Token {
 }
 
 /// Longest first, so that `&&` is not taken for `&`.
-const OPERATORS: [&str; 12] = [
-    "2>&1", "2>", "1>", "&&", "||", ">>", ">", "<", ";", "\n", "|", "&",
-];
+const OPERATORS: [&str; 12] = ["2>&1", "2>", "1>", "&&", "||", ">>", ">", "<", ";", "\n", "|", "&"];
 
 /// Splits a script into its steps. The error is what sh would print.
 pub(super) fn parse(script: &str) -> Result<Vec<Step>, String> {
@@ -82,10 +73,7 @@ pub(super) fn parse(script: &str) -> Result<Vec<Step>, String> {
             }
             "<" => step.input = Some(target()?),
             ">" | "1>" | ">>" => {
-                step.output = Some(Redirect {
-                    path: target()?,
-                    append: operator == ">>",
-                });
+                step.output = Some(Redirect { path: target()?, append: operator == ">>" });
             }
             "&&" | "||" | ";" | "\n" => {
                 let joiner = match operator {
@@ -118,8 +106,7 @@ fn tokens(script: &str) -> Result<Vec<Token>, String> {
     while let Some(next) = rest.chars().next() {
         // A digit belongs to a redirection only at the start of a word.
         let operator = OPERATORS.iter().find(|operator| {
-            rest.starts_with(**operator)
-                && (word.is_none() || !operator.starts_with(|c: char| c.is_ascii_digit()))
+            rest.starts_with(**operator) && (word.is_none() || !operator.starts_with(|c: char| c.is_ascii_digit()))
         });
         if let Some(operator) = operator {
             tokens.extend(word.take().map(Token::Word));
@@ -193,13 +180,7 @@ mod tests {
         let joiners: Vec<_> = steps.iter().map(|step| step.joiner).collect();
         use Joiner::{Always, And, Or};
         assert_eq!(joiners, [Always, Always, And, Or]);
-        assert_eq!(
-            steps[1].output,
-            Some(Redirect {
-                path: "/t p".into(),
-                append: false
-            })
-        );
+        assert_eq!(steps[1].output, Some(Redirect { path: "/t p".into(), append: false }));
         assert!(steps[1].mutes_errors);
         assert_eq!(steps[2].words, ["sync", "-f", "/d"]);
     }

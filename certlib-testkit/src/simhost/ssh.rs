@@ -10,9 +10,7 @@ use std::{
 use russh::{
     Channel, ChannelId, ChannelOpenFailure,
     keys::Algorithm,
-    server::{
-        Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
-    },
+    server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
 use tokio::{
     io::{AsyncReadExt, copy_bidirectional},
@@ -44,13 +42,7 @@ pub(super) async fn answer(host: Arc<Host>, stream: TcpStream) {
     let Ok(config) = host.greeting() else {
         return;
     };
-    let client = Client {
-        host: Arc::clone(&host),
-        connection,
-        cut,
-        actor: None,
-        channels: HashMap::new(),
-    };
+    let client = Client { host: Arc::clone(&host), connection, cut, actor: None, channels: HashMap::new() };
     match russh::server::run_stream(config, stream, client).await {
         Ok(session) => {
             if let Err(error) = session.await {
@@ -88,24 +80,12 @@ struct Client {
 
 impl Client {
     /// Decides on a login attempt and records it.
-    async fn decide(
-        &mut self,
-        name: &str,
-        method: &'static str,
-        matches: impl Fn(&User) -> bool,
-    ) -> Auth {
+    async fn decide(&mut self, name: &str, method: &'static str, matches: impl Fn(&User) -> bool) -> Auth {
         self.host.pace().await;
         let refused = self.host.fault() == Some(Fault::AuthRefused);
         let mut candidates = self.host.users.iter().filter(|user| user.name == name);
         let user = candidates.find(|user| !refused && matches(user)).cloned();
-        self.host.record(
-            self.connection,
-            Operation::Login {
-                user: name.to_owned(),
-                method,
-                accepted: user.is_some(),
-            },
-        );
+        self.host.record(self.connection, Operation::Login { user: name.to_owned(), method, accepted: user.is_some() });
         let Some(user) = user else {
             return Auth::reject();
         };
@@ -127,14 +107,9 @@ fn is_sha1(algorithm: &Algorithm) -> bool {
 impl Handler for Client {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(
-        &mut self,
-        user: &str,
-        offer: PublicKeyOffer<'_>,
-    ) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         let known = self.host.users.iter().any(|candidate| {
-            candidate.name == user
-                && (candidate.keys.iter()).any(|key| key.key_data() == offer.public_key.key_data())
+            candidate.name == user && (candidate.keys.iter()).any(|key| key.key_data() == offer.public_key.key_data())
         });
         if known && !is_sha1(offer.algorithm) {
             return Ok(Auth::Accept);
@@ -143,11 +118,7 @@ impl Handler for Client {
         Ok(self.decide(user, "publickey", |_| false).await)
     }
 
-    async fn auth_publickey(
-        &mut self,
-        user: &str,
-        key: VerifiedPublicKey<'_>,
-    ) -> Result<Auth, Self::Error> {
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let usable = !is_sha1(key.algorithm);
         let offered = key.public_key.key_data();
         let matches = |user: &User| usable && user.keys.iter().any(|key| key.key_data() == offered);
@@ -205,9 +176,7 @@ impl Handler for Client {
             || (host_to_connect.parse::<IpAddr>()).is_ok_and(|address| address.is_loopback());
         let port = u16::try_from(port_to_connect);
         let (true, Ok(port)) = (loopback, port) else {
-            reply
-                .reject(ChannelOpenFailure::AdministrativelyProhibited)
-                .await;
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         };
         let cut = self.cut.clone();
@@ -227,11 +196,7 @@ impl Handler for Client {
         Ok(())
     }
 
-    async fn channel_close(
-        &mut self,
-        channel: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
+    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
         self.channels.remove(&channel);
         Ok(())
     }
@@ -270,11 +235,7 @@ impl Handler for Client {
         Ok(())
     }
 
-    async fn shell_request(
-        &mut self,
-        channel: ChannelId,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
         session.channel_failure(channel)
     }
 

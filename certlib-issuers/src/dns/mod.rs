@@ -1,0 +1,58 @@
+//! Writing challenge records into the DNS.
+//!
+//! [`DnsProvider`] is all that a DNS service must be able to do. [`Rfc2136`] speaks dynamic update, the protocol of
+//! BIND, Knot, PowerDNS and others; a provider of one's own is registered with
+//! [`AcmeFactory::with_dns_provider`](crate::acme::AcmeFactory::with_dns_provider).
+
+mod propagation;
+mod rfc2136;
+mod wire;
+mod zone;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use certlib_core::{Context, Error, Result};
+use hickory_proto::rr::Name;
+
+pub(crate) use self::propagation::Propagation;
+pub use self::propagation::PropagationConfig;
+pub use self::rfc2136::{Rfc2136, Rfc2136Config, TsigAlgorithm};
+pub(crate) use self::zone::Resolver;
+
+/// A place where TXT records can be put.
+///
+/// # Contract
+/// - Both methods deal in single values: a name may hold several, and those of others are never touched.
+/// - Adding a value that is there, and removing one that is not, succeed.
+/// - A value need not be visible everywhere when `add_txt` returns; the caller looks for it.
+///
+/// # Errors
+/// `Network` and `IoTransient` to be tried again; `Auth` when the service does not accept us; `Validation` when the
+/// name is not in a zone we may change.
+#[async_trait]
+pub trait DnsProvider: Debug + Send + Sync + 'static {
+    /// Adds the value `value` at `fqdn`, which has no trailing dot.
+    async fn add_txt(&self, cx: &Context, fqdn: &str, value: &str) -> Result<()>;
+
+    /// Removes the value `value` at `fqdn`.
+    async fn remove_txt(&self, cx: &Context, fqdn: &str, value: &str) -> Result<()>;
+}
+
+/// A domain name, absolute whether written with a trailing dot or not.
+fn absolute(name: &str) -> Result<Name> {
+    let invalid =
+        || Error::validation("dns.name", "name_invalid", "not a domain name").with("name", name.escape_debug());
+    let trimmed = name.strip_suffix('.').unwrap_or(name);
+    if trimmed.is_empty() {
+        return Err(invalid());
+    }
+    let mut parsed = Name::from_ascii(trimmed).map_err(|_| invalid())?;
+    parsed.set_fqdn(true);
+    Ok(parsed)
+}
+
+/// A name as text, without the trailing dot.
+fn text(name: &Name) -> String {
+    name.to_ascii().trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,30 @@
+//! The guarded dialer: which addresses an outbound request may reach, and how.
+//!
+//! A target's URL is written by somebody who may not be the operator of this process. Everything here serves one
+//! promise: **no request reaches a forbidden address.**
+//!
+//! - [`HttpUrl`] accepts only URLs that every parser reads the same way.
+//! - [`AddressPolicy`] decides about an address by the IANA special-purpose registries; private networks can be
+//!   admitted by name, loopback only by its own switch, link-local and metadata services never.
+//! - [`Guard`] resolves a host once and gives out addresses only if *all* of them pass: what is dialled was checked.
+//! - [`TlsSettings`] says whom to trust; verification is never off by accident.
+//! - [`http`] builds the one HTTP client: no proxy, no redirect, HTTP/1.1, TLS by aws-lc-rs.
+
+mod address;
+mod cidr;
+mod http_url;
+mod registry;
+mod resolve;
+
+#[cfg(feature = "webhook")]
+pub mod http;
+#[cfg(feature = "webhook")]
+mod tls;
+
+pub use self::address::AddressPolicy;
+pub use self::cidr::Cidr;
+pub use self::http_url::HttpUrl;
+pub use self::registry::REGISTRY_DATE;
+pub use self::resolve::{Guard, Lookup, SystemLookup};
+#[cfg(feature = "webhook")]
+pub use self::tls::TlsSettings;

@@ -1,0 +1,107 @@
+//! Whom an outbound TLS connection trusts.
+
+use std::sync::Arc;
+
+use certlib_core::error::{Error, Result};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use serde::{Deserialize, Serialize};
+
+const OPERATION: &str = "net.tls";
+
+/// Whom to trust: by default, whom the operating system trusts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Root certificates, PEM, that are trusted *instead of* the operating system's.
+    pub ca_pem: Option<String>,
+    /// Trusts anybody. Works only together with `acknowledge_insecure`, and warns at every use.
+    pub insecure_skip_verify: bool,
+    /// Says that `insecure_skip_verify` is meant.
+    pub acknowledge_insecure: bool,
+}
+
+impl TlsSettings {
+    /// Checks the settings without using them.
+    ///
+    /// # Errors
+    /// `Validation`: `insecure_not_acknowledged`, `ca_invalid`.
+    pub fn check(&self) -> Result<()> {
+        if self.insecure_skip_verify && !self.acknowledge_insecure {
+            return Err(Error::validation(
+                OPERATION,
+                "insecure_not_acknowledged",
+                "`insecure_skip_verify` trusts anybody; if that is meant, set `acknowledge_insecure` too",
+            ));
+        }
+        self.roots().map(drop)
+    }
+
+    /// Whether the peer's certificate is verified.
+    pub fn verifies(&self) -> bool {
+        !(self.insecure_skip_verify && self.acknowledge_insecure)
+    }
+
+    /// The verifying configuration, for TLS 1.2 and 1.3.
+    ///
+    /// # Errors
+    /// As [`TlsSettings::check`]; `IoPermanent` `tls_unavailable` when the operating system has no root certificates.
+    pub(super) fn client_config(&self) -> Result<ClientConfig> {
+        let unavailable = |error: rustls::Error| {
+            Error::permanent(
+                OPERATION,
+                "tls_unavailable",
+                "the TLS client cannot be set up; are there root certificates?",
+            )
+            .with_source(error)
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unavailable)?;
+        Ok(match self.roots()? {
+            Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
+            None => builder.with_platform_verifier().map_err(unavailable)?.with_no_client_auth(),
+        })
+    }
+
+    fn roots(&self) -> Result<Option<RootCertStore>> {
+        let Some(pem) = &self.ca_pem else { return Ok(None) };
+        let invalid = |why| Error::validation(OPERATION, "ca_invalid", why);
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.map_err(|_| invalid("`ca_pem` is not PEM"))?;
+            roots.add(certificate).map_err(|_| invalid("`ca_pem` has a certificate that cannot be a root"))?;
+        }
+        if roots.is_empty() {
+            return Err(invalid("`ca_pem` has no certificate"));
+        }
+        Ok(Some(roots))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verification_is_off_only_when_said_twice() {
+        let settings = |text: &str| serde_json::from_str::<TlsSettings>(text).unwrap();
+        assert!(settings("{}").verifies());
+        assert!(settings(r#"{"acknowledge_insecure": true}"#).verifies());
+        let once = settings(r#"{"insecure_skip_verify": true}"#);
+        assert!(once.verifies());
+        assert_eq!(once.check().unwrap_err().code(), "insecure_not_acknowledged");
+        let twice = settings(r#"{"insecure_skip_verify": true, "acknowledge_insecure": true}"#);
+        assert!(!twice.verifies() && twice.check().is_ok());
+    }
+
+    #[test]
+    fn roots_must_be_certificates() {
+        for pem in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let settings = TlsSettings { ca_pem: Some(pem.to_owned()), ..TlsSettings::default() };
+            assert_eq!(settings.check().unwrap_err().code(), "ca_invalid", "{pem}");
+        }
+    }
+}

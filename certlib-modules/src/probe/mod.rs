@@ -1,0 +1,313 @@
+//! The TLS probe: which certificate is served at an endpoint?
+//!
+//! The proof is a completed handshake whose leaf has the expected SHA-256: the peer has then shown that it holds the
+//! private key, too. Trust in the issuer is not asked for, so that a private CA can be validated; the verifier that
+//! allows this accepts one certificate only, and lives in this module alone.
+
+mod handshake;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use certlib_core::module::EndpointCheck;
+use certlib_core::{Context, Error, Fingerprint, Result};
+use futures::future::join_all;
+use rustls::pki_types::ServerName;
+use serde::Deserialize;
+
+use self::handshake::{Outcome, handshake};
+
+/// How many addresses of one host are looked at.
+const MAX_ADDRESSES: usize = 32;
+
+/// Where a certificate must be served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// A DNS name or IP address. Each address of a name is dialled, and each must serve the certificate.
+    pub host: String,
+    /// The TCP port.
+    #[serde(default = "https")]
+    pub port: u16,
+    /// The name sent to the server (SNI); by default `host`, if that is a name.
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// How long one try may take, in milliseconds: resolving, connecting and the handshake.
+    #[serde(default = "five_seconds")]
+    pub dial_timeout_ms: u64,
+    /// How often the endpoint is looked at before it counts as not serving. A server that is reloading needs a moment.
+    #[serde(default = "three")]
+    pub tries: u32,
+    /// The pause between two tries, in milliseconds.
+    #[serde(default = "two_seconds")]
+    pub delay_ms: u64,
+}
+
+fn https() -> u16 {
+    443
+}
+
+fn five_seconds() -> u64 {
+    5_000
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn two_seconds() -> u64 {
+    2_000
+}
+
+impl Endpoint {
+    /// An endpoint with the default limits: 5 s a try, 3 tries, 2 s apart.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            server_name: None,
+            dial_timeout_ms: five_seconds(),
+            tries: three(),
+            delay_ms: two_seconds(),
+        }
+    }
+
+    /// Checks the endpoint's own settings.
+    ///
+    /// # Errors
+    /// `Validation` `endpoint_invalid`.
+    pub fn check(&self) -> Result<()> {
+        let minutes = 10 * 60 * 1000;
+        let in_range = (1..=100).contains(&self.tries)
+            && (1..=minutes).contains(&self.dial_timeout_ms)
+            && self.delay_ms <= minutes
+            && self.port != 0
+            && !self.host.is_empty();
+        if in_range && self.name().is_some() {
+            return Ok(());
+        }
+        Err(Error::validation(
+            "probe.check",
+            "endpoint_invalid",
+            "an endpoint needs a host and a port; 1 to 100 tries; at most 10 minutes for a try and between tries",
+        )
+        .with("endpoint", self.label().escape_debug()))
+    }
+
+    fn name(&self) -> Option<ServerName<'static>> {
+        let name = self.server_name.as_deref().unwrap_or(&self.host);
+        ServerName::try_from(name.to_owned()).ok()
+    }
+
+    fn label(&self) -> String {
+        let Self { host, port, .. } = self;
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        match &self.server_name {
+            Some(name) => format!("{address} ({name})"),
+            None => address,
+        }
+    }
+}
+
+/// Looks until every address of `endpoint` serves the leaf `expected`, or its tries are used up.
+///
+/// Failure is an answer: see [`EndpointCheck::problem`]. Cancel-safe.
+pub async fn check(cx: &Context, endpoint: &Endpoint, expected: Fingerprint) -> EndpointCheck {
+    let mut tries = 1;
+    loop {
+        let check = attempt(endpoint, expected, tries).await;
+        if check.problem.is_none() || tries >= endpoint.tries {
+            return check;
+        }
+        cx.clock.sleep(Duration::from_millis(endpoint.delay_ms)).await;
+        tries += 1;
+    }
+}
+
+/// Looks once, whatever the number of tries of `endpoint` is. Cancel-safe.
+pub async fn look(_cx: &Context, endpoint: &Endpoint, expected: Fingerprint) -> EndpointCheck {
+    attempt(endpoint, expected, 1).await
+}
+
+async fn attempt(endpoint: &Endpoint, expected: Fingerprint, tries: u32) -> EndpointCheck {
+    let limit = Duration::from_millis(endpoint.dial_timeout_ms);
+    let answer = |found, problem| EndpointCheck::new(endpoint.label(), found, tries, problem);
+    let Some(name) = endpoint.name() else {
+        return answer(None, Some("the server name cannot be sent in a TLS handshake".to_owned()));
+    };
+    let addresses = match tokio::time::timeout(limit, resolve(&endpoint.host, endpoint.port)).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(problem)) => return answer(None, Some(problem)),
+        Err(_) => return answer(None, Some("the host name could not be resolved in time".to_owned())),
+    };
+    let looks = addresses.iter().map(async |address| {
+        let outcome = tokio::time::timeout(limit, handshake(*address, name.clone(), expected)).await;
+        outcome.unwrap_or_else(|_| Outcome::failed("no completed handshake in time"))
+    });
+    let outcomes = join_all(looks).await;
+    let several = outcomes.len() > 1;
+    let worst = addresses.iter().zip(&outcomes).find(|(_, outcome)| outcome.problem.is_some());
+    match worst {
+        Some((address, Outcome { found, problem })) => {
+            let problem = problem.clone().unwrap_or_default();
+            answer(*found, Some(if several { format!("{problem} (at {address})") } else { problem }))
+        }
+        None => answer(Some(expected), None),
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| format!("the host name cannot be resolved: {error}"))?;
+    let mut addresses: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
+    addresses.sort();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err("the host name has no address".to_owned());
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use certlib_core::clock::ManualClock;
+    use certlib_testkit::pki::TestCa;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn endpoint(address: SocketAddr) -> Endpoint {
+        Endpoint { tries: 1, delay_ms: 0, ..Endpoint::new(address.ip().to_string(), address.port()) }
+    }
+
+    async fn server(issued: &certlib_testkit::pki::Issued, presented_key: &str) -> SocketAddr {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+        let chain =
+            CertificateDer::pem_slice_iter(issued.full_chain().as_bytes()).collect::<std::result::Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_slice(presented_key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let signer = provider.key_provider.load_private_key(key).unwrap();
+        // A resolver does not check that key and certificate belong together: that is for the client to notice.
+        let resolver = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain.unwrap(), signer));
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(resolver));
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn finds_what_is_served() {
+        let ca = TestCa::new("root").unwrap();
+        let (served, other) = (ca.issue(&["localhost"]).unwrap(), ca.issue(&["localhost"]).unwrap());
+        let address = server(&served, &served.key_pem).await;
+        let cx = Context::new("t");
+
+        let expected = served.fingerprint.parse().unwrap();
+        let good = check(&cx, &endpoint(address), expected).await;
+        assert_eq!((good.found, good.tries, good.problem), (Some(expected), 1, None));
+
+        let bad = check(&cx, &endpoint(address), other.fingerprint.parse().unwrap()).await;
+        assert_eq!(bad.found, Some(expected));
+        assert!(bad.problem.unwrap().contains("another certificate"));
+    }
+
+    #[tokio::test]
+    async fn the_right_certificate_without_its_key_is_no_proof() {
+        let ca = TestCa::new("root").unwrap();
+        let (served, other) = (ca.issue(&["localhost"]).unwrap(), ca.issue(&["localhost"]).unwrap());
+        let address = server(&served, &other.key_pem).await;
+        let check = check(&Context::new("t"), &endpoint(address), served.fingerprint.parse().unwrap()).await;
+        assert!(check.problem.is_some(), "{check:?}");
+    }
+
+    #[tokio::test]
+    async fn refused_silent_and_nonsense() {
+        let expected = Fingerprint::from_bytes([1; 32]);
+        let cx = Context::new("t");
+        let gone = certlib_testkit::ports::free_addr().unwrap();
+        let refused = check(&cx, &endpoint(gone), expected).await;
+        assert!(refused.problem.unwrap().contains("connect"));
+
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut patient = endpoint(silent.local_addr().unwrap());
+        patient.dial_timeout_ms = 50;
+        let timed_out = check(&cx, &patient, expected).await;
+        assert!(timed_out.problem.unwrap().contains("in time"));
+
+        let nowhere = Endpoint { tries: 1, ..Endpoint::new("no-such-host.invalid", 443) };
+        assert!(check(&cx, &nowhere, expected).await.problem.unwrap().contains("resolved"));
+    }
+
+    #[tokio::test]
+    async fn tries_are_spaced_by_the_clock() {
+        let clock = ManualClock::new(time::OffsetDateTime::UNIX_EPOCH);
+        let cx = Context::with(Arc::new(clock.clone()), Default::default(), "t");
+        let gone = certlib_testkit::ports::free_addr().unwrap();
+        let endpoint = Endpoint { tries: 3, delay_ms: 2_000, ..endpoint(gone) };
+        let looking = tokio::spawn(async move { check(&cx, &endpoint, Fingerprint::from_bytes([1; 32])).await });
+        let mut advanced = 0;
+        while !looking.is_finished() {
+            clock.advance(Duration::from_millis(500));
+            advanced += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(looking.await.unwrap().tries, 3);
+        assert!(advanced >= 8, "two pauses of 2 s each: {advanced}");
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        Endpoint::new("::1", 443).check().unwrap();
+        Endpoint::new("example.com", 443).check().unwrap();
+        let bad = [
+            Endpoint::new("", 443),
+            Endpoint::new("a b", 443),
+            Endpoint::new("a", 0),
+            Endpoint { tries: 0, ..Endpoint::new("a", 1) },
+            Endpoint { dial_timeout_ms: 0, ..Endpoint::new("a", 1) },
+        ];
+        for endpoint in bad {
+            assert_eq!(endpoint.check().unwrap_err().code(), "endpoint_invalid", "{endpoint:?}");
+        }
+        assert!(serde_json::from_str::<Endpoint>(r#"{"host": "a", "timeout": 1}"#).is_err());
+        assert_eq!(serde_json::from_str::<Endpoint>(r#"{"host": "a"}"#).unwrap(), Endpoint::new("a", 443));
+    }
+
+    /// Other code must not be able to switch verification off.
+    #[test]
+    fn no_other_file_has_a_verifier_of_its_own() {
+        let mut files = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        let mut found = Vec::new();
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            if ["ServerCert".to_owned() + "Verifier", ".danger".to_owned() + "ous()"]
+                .iter()
+                .any(|word| text.contains(word))
+            {
+                found.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+        assert_eq!(found, ["handshake.rs"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! The `ssh` module: certificates as files on another machine, over SFTP, with commands over SSH.
+//!
+//! The host proves who it is before anything is sent to it, the login included. One connection serves all steps of
+//! an operation, and is kept for a few seconds after a dry run, for the delivery that usually follows.
+//!
+//! # Settings
+//! Location: [`SshLocation`]; configuration: [`SshConfig`]; credentials: [`SshCredentials`].
+//!
+//! ```
+//! use certlib_core::module::{ErasedModule, TargetSpec};
+//! use certlib_core::Secret;
+//! use certlib_modules::ssh::SshModule;
+//! use serde_json::json;
+//!
+//! let target = TargetSpec::new(
+//!     "t-1",
+//!     "web-01",
+//!     json!({
+//!         "host_key": {"fingerprint": "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"},
+//!         "test_command": "haproxy -c -f /etc/haproxy/haproxy.cfg",
+//!         "reload_command": "systemctl reload haproxy",
+//!         "endpoints": [{"host": "web-01.example.com"}],
+//!     }),
+//!     json!({"host": "web-01.example.com", "paths": {"combined": "/etc/haproxy/site.pem"}}),
+//!     Some(Secret::new(r#"{"user": "deploy", "password": "..."}"#.to_owned())),
+//! );
+//! ErasedModule::check(&SshModule::new(), &target)?;
+//! # Ok::<(), certlib_core::Error>(())
+//! ```
+
+mod auth;
+mod config;
+mod connect;
+mod exec;
+mod hostkey;
+mod parked;
+mod sftp;
+
+use certlib_core::module::{
+    ApprovedPlan, Capabilities, DistributionModule, Facts, Journal, Plan, RollbackOutcome, Target, Validation,
+};
+use certlib_core::{CertificateBundle, Context, Effect, Result};
+
+pub use self::config::{SshConfig, SshCredentials, SshLocation};
+use self::connect::Connection;
+pub use self::hostkey::HostKey;
+use self::parked::{Key, Parked};
+use self::sftp::RemoteFileSystem;
+use crate::files::{Delivery, Undo};
+
+/// Delivers to files of a host that is reached by SSH.
+#[derive(Debug, Clone, Default)]
+pub struct SshModule {
+    parked: Parked,
+}
+
+impl SshModule {
+    /// The module.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A connection to the target: a kept one, or a new one.
+    async fn connect(&self, cx: &Context, target: Target<'_, Self>) -> Result<RemoteFileSystem> {
+        if let Some(kept) = self.parked.take(key(target)).await {
+            return Ok(kept);
+        }
+        let connection = Connection::open(cx, target.location, target.config, target.credentials).await?;
+        RemoteFileSystem::start(connection, target.config.request_timeout).await
+    }
+
+    /// Keeps a connection when more work for it is likely, and closes it otherwise.
+    async fn leave(&self, target: Target<'_, Self>, connection: RemoteFileSystem, more_to_come: bool) {
+        if more_to_come {
+            self.parked.park(key(target), connection).await;
+        } else {
+            connection.close().await;
+        }
+    }
+}
+
+fn key(target: Target<'_, SshModule>) -> Key {
+    Key::of(target.location, target.config, target.credentials)
+}
+
+/// Puts the parts of a target together for the shared code.
+fn delivery<'a>(target: Target<'a, SshModule>) -> Delivery<'a> {
+    let SshLocation { host, layout, .. } = target.location;
+    Delivery::new(SshModule::KIND, target.name, host, layout, &target.config.settings)
+        .with_pfx_password(target.credentials.pfx_password.as_ref())
+}
+
+impl DistributionModule for SshModule {
+    const KIND: &'static str = "ssh";
+    type Config = SshConfig;
+    type Credentials = SshCredentials;
+    type Location = SshLocation;
+    type Undo = Undo;
+
+    fn capabilities(&self) -> Capabilities {
+        // Renames are atomic one by one; a pair of files is not one step.
+        Capabilities::default()
+    }
+
+    fn check(&self, target: Target<'_, Self>) -> Result<()> {
+        target.location.check()?;
+        target.config.check()?;
+        target.credentials.check()?;
+        delivery(target).check()
+    }
+
+    async fn dry_run(&self, cx: &Context, target: Target<'_, Self>, bundle: &CertificateBundle) -> Result<Plan> {
+        self.check(target)?;
+        let connection = self.connect(cx, target).await?;
+        let plan = delivery(target).plan(cx, &connection, bundle).await;
+        let changes = plan.as_ref().is_ok_and(Plan::changes_anything);
+        self.leave(target, connection, changes).await;
+        plan
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        target: Target<'_, Self>,
+        bundle: &CertificateBundle,
+        plan: &ApprovedPlan,
+        undo: &Journal<'_, Undo>,
+    ) -> Result<Facts> {
+        self.check(target)?;
+        let connection = match self.connect(cx, target).await {
+            Ok(connection) => connection,
+            // Without looking, nobody knows what an earlier attempt has done.
+            Err(error) if undo.entries().await.is_ok_and(|entries| entries.is_empty()) => return Err(error),
+            Err(error) => return Err(error.with_effect(Effect::Possible)),
+        };
+        let facts = delivery(target).execute(cx, &connection, bundle, plan, undo).await;
+        // Without endpoints validation reads the files back; after a failure they are rolled back.
+        let more_to_come = facts.is_err() || target.config.settings.endpoints.is_empty();
+        self.leave(target, connection, more_to_come).await;
+        facts
+    }
+
+    async fn validate(&self, cx: &Context, target: Target<'_, Self>, bundle: &CertificateBundle) -> Result<Validation> {
+        let delivery = delivery(target);
+        if let Some(validation) = delivery.probe(cx, bundle).await {
+            return Ok(validation);
+        }
+        let connection = self.connect(cx, target).await?;
+        let validation = delivery.read_back(&connection, bundle).await;
+        self.leave(target, connection, false).await;
+        validation
+    }
+
+    async fn rollback(&self, cx: &Context, target: Target<'_, Self>, undo: Vec<Undo>) -> Result<RollbackOutcome> {
+        self.check(target)?;
+        if undo.is_empty() {
+            return Ok(RollbackOutcome::NothingToDo);
+        }
+        let connection = self.connect(cx, target).await?;
+        let outcome = delivery(target).rollback(cx, &connection, &undo).await;
+        self.leave(target, connection, false).await;
+        outcome
+    }
+}

@@ -1,0 +1,204 @@
+//! Distribution of a certificate: preview, run, watch.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use certlib_core::client::{DistributionStatus, PlannedTarget};
+use certlib_core::distribution::EXECUTE;
+use certlib_core::model::{Run, TargetRun};
+use certlib_core::module::Plan;
+use certlib_core::queue::JobFilter;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use super::AppState;
+use super::views::{Failure, word};
+use crate::extract::Params;
+use crate::problem::{Problems, Result};
+
+/// How to distribute.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Distribute {
+    /// Say what would be done, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// The runs that deliver, and their jobs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StartedRuns {
+    /// One for each distribution of the certificate.
+    runs: Vec<StartedRun>,
+}
+
+/// A run and the job that works it through.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StartedRun {
+    run_id: String,
+    job_id: Option<String>,
+    version: u32,
+}
+
+/// What a run would do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Preview {
+    targets: Vec<PreviewTarget>,
+}
+
+/// What a run would do to one target: a plan, or why there is none.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PreviewTarget {
+    target_id: String,
+    target_name: String,
+    /// Ordered steps: what is done to what, how it is now and how it will be.
+    #[schema(value_type = Option<Object>)]
+    plan: Option<Plan>,
+    /// SHA-256 of the plan.
+    digest: Option<String>,
+    /// Whether the plan changes anything.
+    changes: bool,
+    error: Option<Failure>,
+}
+
+impl From<PlannedTarget> for PreviewTarget {
+    fn from(target: PlannedTarget) -> Self {
+        let (plan, error) = match target.plan {
+            Ok(plan) => (Some(plan), None),
+            Err(error) => (None, Some(error.into())),
+        };
+        Self {
+            target_id: target.target_id,
+            target_name: target.target_name,
+            digest: plan.as_ref().map(Plan::digest),
+            changes: plan.as_ref().is_some_and(Plan::changes_anything),
+            plan,
+            error,
+        }
+    }
+}
+
+/// How the latest run stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Status {
+    /// Null when nothing was ever distributed.
+    run: Option<RunView>,
+    targets: Vec<TargetRunView>,
+}
+
+/// A run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunView {
+    id: String,
+    version: u32,
+    /// `running`, `waiting`, `succeeded`, `succeeded-unverified`, `partial-failure`, `failed` or `cancelled`.
+    state: String,
+    batch_size: usize,
+    passes: u32,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    finished_at: Option<OffsetDateTime>,
+}
+
+impl From<Run> for RunView {
+    fn from(run: Run) -> Self {
+        Self {
+            state: word(run.state),
+            id: run.id,
+            version: run.version,
+            batch_size: run.batch_size,
+            passes: run.passes,
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+        }
+    }
+}
+
+/// One target in a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TargetRunView {
+    target_id: String,
+    target_name: String,
+    module: String,
+    /// `queued`, `running`, `validated`, `unverified`, `rolled-back` or `failed`.
+    status: String,
+    attempt: u32,
+    /// Whether another attempt may help.
+    retryable: bool,
+    /// What was found at the target's endpoints.
+    #[schema(value_type = Vec<Object>)]
+    endpoints: Value,
+    /// What the module reported.
+    #[schema(value_type = Option<Object>)]
+    facts: Value,
+    error: Option<Failure>,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+}
+
+impl From<TargetRun> for TargetRunView {
+    fn from(target: TargetRun) -> Self {
+        Self {
+            status: word(target.status),
+            endpoints: serde_json::to_value(&target.endpoints).unwrap_or_default(),
+            facts: serde_json::to_value(&target.facts).unwrap_or_default(),
+            target_id: target.target_id,
+            target_name: target.target_name,
+            module: target.module,
+            attempt: target.attempt,
+            retryable: target.retryable,
+            error: target.error.map(Failure::from),
+            updated_at: target.updated_at,
+        }
+    }
+}
+
+/// Delivers the newest version to all targets of the certificate, or says what that would do.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/certificates/{id}/distribute", tag = "distribution",
+    security(("token" = [])),
+    params(("project" = String, Path, description = "The project"), ("id" = String, Path, description = "Its id"),
+        Distribute),
+    responses((status = 200, description = "Dry run: what would be done", body = Preview),
+        (status = 202, description = "Started", body = StartedRuns), Problems))]
+pub(super) async fn distribute(
+    State(state): State<AppState>,
+    Path((project, id)): Path<(String, String)>,
+    Params(how): Params<Distribute>,
+) -> Result<Response> {
+    if how.dry_run {
+        let planned = state.client.dry_run(&project, &id, |_| {}).await?;
+        let preview = Preview { targets: planned.into_iter().map(PreviewTarget::from).collect() };
+        return Ok(Json(preview).into_response());
+    }
+    let mut runs = Vec::new();
+    for run in state.client.distribute(&project, &id).await? {
+        let filter =
+            JobFilter { kind: Some(EXECUTE.to_owned()), key: Some(run.id.clone()), limit: 1, ..JobFilter::default() };
+        let job = state.client.jobs(&project, filter).await?.pop();
+        runs.push(StartedRun { run_id: run.id, job_id: job.map(|job| job.id), version: run.version });
+    }
+    Ok((StatusCode::ACCEPTED, Json(StartedRuns { runs })).into_response())
+}
+
+/// How the latest run of a certificate stands, target by target.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/certificates/{id}/distribution-status", tag = "distribution",
+    security(("token" = [])),
+    params(("project" = String, Path, description = "The project"), ("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Status), Problems))]
+pub(super) async fn status(
+    State(state): State<AppState>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<Status>> {
+    let status = state.client.distribution_status(&project, &id).await?;
+    Ok(Json(match status {
+        None => Status { run: None, targets: Vec::new() },
+        Some(DistributionStatus { run, targets, .. }) => {
+            Status { run: Some(run.into()), targets: targets.into_iter().map(TargetRunView::from).collect() }
+        }
+    }))
+}

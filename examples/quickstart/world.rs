@@ -87,7 +87,7 @@ impl fmt::Display for Trouble {
 pub(super) struct Fleet {
     hosts: SimFleet,
     machines: Vec<Machine>,
-    password: String,
+    password: SecretString,
 }
 
 /// What is known of one host.
@@ -121,7 +121,7 @@ impl Fleet {
     /// Starts `count` hosts, each with a self-signed certificate of its own, a quarter of them in trouble if `faults`.
     pub(super) async fn start(count: usize, faults: bool) -> Result<Self> {
         check_open_files(count)?;
-        let password = uuid::Uuid::new_v4().to_string();
+        let password = Secret::new(uuid::Uuid::new_v4().to_string());
         let trouble = |index| Trouble::of(index).filter(|_| faults);
         let mut formers = Vec::new();
         for index in 0..count {
@@ -130,7 +130,7 @@ impl Fleet {
         let hosts = SimFleet::start(count, |index| {
             let host = SimHost::builder()
                 .name(name(index))
-                .user(USER, UserAuth::password(&*password))
+                .user(USER, UserAuth::password(password.expose()))
                 .service(Service::new(CERTIFICATE, KEY).initial_certificate(formers[index].clone()))
                 .command(TEST, Action::Test)
                 .command(RELOAD, Action::Reload);
@@ -172,7 +172,7 @@ impl Fleet {
 
     /// How to log in to any of the hosts, as the ssh module wants it.
     pub(super) fn login(&self) -> SecretString {
-        Secret::new(json!({ "user": USER, "password": self.password }).to_string())
+        Secret::new(json!({ "user": USER, "password": self.password.expose() }).to_string())
     }
 
     /// Asks every host what it serves.

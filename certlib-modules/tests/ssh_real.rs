@@ -60,6 +60,7 @@ async fn deliver_and_take_back(sshd: &Sshd, server: &WebServer, paths: Value, ol
     assert_eq!(facts.0["replaced_with_gap"], false);
     let validation = subject.validate(&bundle).await.unwrap();
     assert!(served(&validation), "{validation:?}");
+    server.await_served(&issued.fingerprint).await.unwrap();
     assert_eq!(s_client_fingerprint(server.addr(), "localhost").await.unwrap(), issued.fingerprint);
 
     assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);

@@ -19,7 +19,9 @@ use crate::{
 
 /// How many connections in a row must see the new certificate: while a server reloads, workers of both generations
 /// may accept.
-const CONSECUTIVE: usize = 3;
+const CONSECUTIVE: usize = 20;
+/// How long to wait between two of them.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The SHA-256 of a certificate in DER, as 64 lower-case hexadecimal digits.
 pub fn fingerprint(certificate: &[u8]) -> String {
@@ -60,6 +62,8 @@ pub async fn await_served(addr: SocketAddr, fingerprint: &str, limit: Duration) 
             if served != fingerprint {
                 return None;
             }
+            // Spread out: on a busy machine a former worker may learn late that it has to go.
+            tokio::time::sleep(PAUSE).await;
         }
         Some(())
     })

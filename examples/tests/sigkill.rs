@@ -75,12 +75,8 @@ impl Case {
         }
         let first = client.material("shop", &certificate, Some(1), false).await.unwrap().bundle.fingerprint();
         let first = first.to_string();
-        // Right after a reload, nginx's former workers may still answer: until twenty in a row do not.
-        let mut in_a_row = 0;
-        while in_a_row < 20 {
-            assert!(Instant::now() < deadline, "version 1 is not served");
-            in_a_row = if nginx.served_fingerprint().await.unwrap() == first { in_a_row + 1 } else { 0 };
-        }
+        // Right after a reload, nginx's former workers may still answer.
+        nginx.await_served(&first).await.unwrap();
         client.renew("shop", &certificate).await.unwrap();
         running.shutdown().await;
         Case { folder, nginx, files, certificate, first }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use crate::random;
+
 /// A sequence of waits: the first after the first failure, and so on; when it ends, so do the retries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ladder {
@@ -67,7 +69,7 @@ impl Jitter {
 
     /// Draws from the thread's generator.
     pub fn random() -> Self {
-        Self::draw(&mut rand::rng())
+        random::with(|rng| Self::draw(rng))
     }
 
     /// `wait` moved by at most `spread` of itself (0.2 means ±20 %).

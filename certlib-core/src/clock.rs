@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -22,15 +22,19 @@ pub trait Clock: Debug + Send + Sync + 'static {
 }
 
 /// The operating system's clock.
+///
+/// [`Clock::monotonic`] goes on while the machine is suspended, where the system can tell (on Linux: `CLOCK_BOOTTIME`,
+/// and `CLOCK_MONOTONIC`, which stands still, elsewhere): a leader that wakes up must know how long it was away.
+/// [`Clock::sleep`] may come that much too late, so whoever sleeps until a deadline looks at the time again.
 #[derive(Debug, Clone)]
 pub struct SystemClock {
-    start: Instant,
+    start: Duration,
 }
 
 impl SystemClock {
     /// The operating system's clock.
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start: since_boot() }
     }
 
     /// The operating system's clock, as the runtime takes it.
@@ -52,12 +56,27 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        since_boot().saturating_sub(self.start)
     }
 
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
+}
+
+/// Time since some moment before this process began, suspended time included.
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // Neither part of this clock is ever negative.
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// Time since the first call.
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    FIRST.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// A clock that moves only when told to, for tests that must be exact.
@@ -133,6 +152,15 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_system_clock_goes_on() {
+        let clock = SystemClock::new();
+        let before = clock.monotonic();
+        clock.sleep(Duration::from_millis(5)).await;
+        let passed = clock.monotonic() - before;
+        assert!(passed >= Duration::from_millis(5) && passed < Duration::from_secs(60), "{passed:?}");
+    }
 
     #[tokio::test]
     async fn sleepers_wake_when_their_time_has_come() {

@@ -13,7 +13,7 @@
 //! - [`issuer`]: CAs; [`module`]: ways of delivery.
 //! - [`backoff`], [`poll`], [`policy`]: when to try again, when to ask, when to renew, as pure functions.
 //! - [`issuance`], [`distribution`], [`scheduler`]: the work itself; [`runtime`] runs it; [`client`] is the front door.
-//! - [`memory`]: a store in memory.
+//! - [`memory`]: a store in memory; [`clock`] and [`random`]: time and chance, injected.
 
 pub mod backoff;
 mod base64_bytes;
@@ -36,6 +36,7 @@ pub mod module;
 pub mod policy;
 pub mod poll;
 pub mod queue;
+pub mod random;
 pub mod runtime;
 pub mod scheduler;
 pub mod secret;

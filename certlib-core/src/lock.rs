@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::error::{Error, Result, codes};
 
 /// Grants leases with an epoch that never goes back.
 ///
 /// # Contract
-/// - `acquire` grants when the lease is free, released, or expired by the store's own clock; each grant has an epoch
-///   larger than every one before it, also across releases and restarts: the row is never deleted.
+/// - `acquire` grants when the lease is free, released, or expired by the store's own clock, or when the store knows that
+///   its holder is gone; each grant has an epoch larger than every one before it, also across releases and restarts: the
+///   row is never deleted.
+/// - A request that is repeated finds its own grant, as long as nobody took it since: nothing is lost with an answer.
 /// - A lease is *permission to try*: what makes two leaders harmless is that every leader's write is a commit with
 ///   [`Condition::Lease`](crate::store::Condition::Lease).
 /// - Cancel-safe in the sense that an abandoned `acquire` may have been granted; it then expires by itself.
@@ -22,8 +25,10 @@ use crate::error::{Error, Result, codes};
 /// deadline passes.
 #[async_trait]
 pub trait LeaderLock: Debug + Send + Sync + 'static {
-    /// Takes the lease `name` for `holder` until `ttl` from now, or `None` if somebody holds it.
-    async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>>;
+    /// Takes the lease until `ttl` from now, or `None` if somebody holds it.
+    ///
+    /// The same holder and nonce again, while that grant was neither released nor taken: the same epoch, extended.
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Option<Lease>>;
 
     /// Extends the lease to `ttl` from now; `false` if it is no longer ours. Also revives our own expired lease,
     /// as long as nobody else took it.
@@ -34,6 +39,40 @@ pub trait LeaderLock: Debug + Send + Sync + 'static {
 
     /// Who holds the lease `name`; `None` if it was never granted.
     async fn inspect(&self, name: &str) -> Result<Option<LeaseInfo>>;
+
+    /// Lets the next grant of `name` have an epoch larger than `floor`, and ends the present one unless its epoch is
+    /// larger already. For an operator whose database was restored to an earlier state. Returns the epoch of the last
+    /// grant as it is now counted.
+    async fn raise(&self, name: &str, floor: u64) -> Result<u64>;
+
+    /// A counter that changes when a lease may have become free. Missing a change is harmless: candidates also poll.
+    fn vacancies(&self) -> watch::Receiver<u64>;
+}
+
+/// Who wants a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseRequest {
+    /// What to lease, such as `"scheduler"`.
+    pub name: String,
+    /// Who asks: unique to the process.
+    pub holder: String,
+    /// Unique to the request, and kept when it is repeated.
+    pub nonce: String,
+    /// How long it is to last.
+    pub ttl: Duration,
+}
+
+impl LeaseRequest {
+    /// A request by `holder` for the lease `name`, for `ttl`.
+    pub fn new(name: impl Into<String>, holder: impl Into<String>, nonce: impl Into<String>, ttl: Duration) -> Self {
+        Self { name: name.into(), holder: holder.into(), nonce: nonce.into(), ttl }
+    }
+
+    /// For stores: the lease as granted under `epoch`.
+    pub fn granted(&self, epoch: u64) -> Lease {
+        Lease { name: self.name.clone(), holder: self.holder.clone(), epoch }
+    }
 }
 
 /// A granted lease.

@@ -111,6 +111,8 @@ impl Client {
             renew_at: None,
             hint: None,
             hint_check_at: None,
+            expiry: None,
+            distribution_check_at: None,
             last_error: None,
             created_at: now,
             updated_at: now,

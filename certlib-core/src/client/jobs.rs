@@ -1,5 +1,7 @@
 //! Jobs: look, retry, cancel.
 
+use std::time::Duration;
+
 use super::Client;
 use crate::error::{Error, Result};
 use crate::queue::{Job, JobFilter, QueueStats};
@@ -30,7 +32,7 @@ impl Client {
     /// `not_found`; `job_active` when it, or another of the same key, is under way.
     pub async fn retry_job(&self, project: &str, id: &str) -> Result<Job> {
         self.job(project, id).await?;
-        self.engine.store.retry(id).await
+        self.engine.store.retry(id, Duration::ZERO).await
     }
 
     /// Cancels a job: at once if it waits, at its next safe point if it runs.

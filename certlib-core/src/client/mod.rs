@@ -2,7 +2,11 @@
 //!
 //! Ids of other projects do not exist here: each call names the project it acts in.
 
+mod approvals;
+mod bulk;
 mod certificates;
+mod cluster;
+mod job_log;
 mod jobs;
 mod setup;
 mod targets;
@@ -10,7 +14,10 @@ mod targets;
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::approvals::NewApproval;
+pub use self::bulk::{BulkReport, BulkRetry};
 pub use self::certificates::{Material, NewCertificate, Revocation};
+pub use self::cluster::{ClusterInstance, ClusterInstances};
 pub use self::setup::{NewIssuer, NewTarget};
 pub use self::targets::{DistributionStatus, PlannedTarget};
 use crate::clock::Clock;
@@ -76,6 +83,7 @@ macro_rules! owned {
 }
 
 owned!(
+    crate::model::ApprovalRequest,
     crate::model::Certificate,
     crate::model::Credential,
     crate::model::Issuer,

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::Client;
 use crate::error::{Error, Result};
-use crate::model::{Credential, Event, Issuer, Project, Target, check_name, new_id};
+use crate::issuance::rate::check_limit;
+use crate::model::{Credential, Event, IssuanceLimit, Issuer, Project, Target, check_name, new_id};
 use crate::module::TargetSpec;
 use crate::secret::{Aad, SecretString};
 use crate::store::{Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
@@ -139,6 +140,7 @@ impl Client {
             kind: new.kind,
             config: new.config,
             credential_id: new.credential_id,
+            limit: None,
             created_at: self.engine.clock.now(),
         };
         Ok(self.engine.store.insert(issuer).await?.record)
@@ -158,6 +160,19 @@ impl Client {
     /// `not_found`.
     pub async fn issuer(&self, project: &str, id: &str) -> Result<Issuer> {
         Ok(self.owned::<Issuer>(project, id).await?.record)
+    }
+
+    /// Limits how many orders an issuer is given, or lifts its limit. Orders that were begun before count for limits of
+    /// the same zones.
+    ///
+    /// # Errors
+    /// `limit_invalid`, `not_found`; `conflict` when somebody else changes the issuer at the same moment.
+    pub async fn limit_issuer(&self, project: &str, id: &str, limit: Option<IssuanceLimit>) -> Result<Issuer> {
+        limit.as_ref().map_or(Ok(()), check_limit)?;
+        let mut issuer = self.owned::<Issuer>(project, id).await?;
+        issuer.limit = limit;
+        self.engine.store.update(&mut issuer).await?;
+        Ok(issuer.record)
     }
 
     /// Configures a target. Its parts, the credential included, are decoded and checked; the target is not contacted.

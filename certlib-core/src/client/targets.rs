@@ -34,10 +34,11 @@ pub struct DistributionStatus {
 }
 
 impl Client {
-    /// Attaches a certificate to more targets: each new version is delivered there too.
+    /// Attaches a certificate to more targets: each new version is delivered there too. With an automatic trigger, the
+    /// version there is already is delivered at the leader's next sweep.
     ///
     /// # Errors
-    /// `not_found`, `batch_invalid`.
+    /// `not_found`, `batch_invalid`; `conflict` when the certificate is changed all the time.
     pub async fn attach(
         &self,
         project: &str,
@@ -46,9 +47,25 @@ impl Client {
         batch_size: Option<usize>,
         trigger: Trigger,
     ) -> Result<Distribution> {
-        self.owned::<Certificate>(project, certificate_id).await?;
+        const TRIES: usize = 10;
+        let mut certificate = self.owned::<Certificate>(project, certificate_id).await?;
         let record = self.distribution(project, certificate_id, targets, batch_size, trigger).await?;
-        Ok(self.engine.store.insert(record).await?.record)
+        let mut tries = 0;
+        loop {
+            // Written together with the certificate: an issuance that does not see the distribution yet meets the
+            // change, and looks again.
+            let now = self.engine.clock.now();
+            certificate.updated_at = now;
+            if trigger == Trigger::Automatic && certificate.latest_version > 0 {
+                certificate.distribution_check_at = Some(now);
+            }
+            match self.engine.store.commit(WriteBatch::new().insert(&record)?.update(&certificate)?).await {
+                Ok(_) => return Ok(record),
+                Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
+                Err(error) => return Err(error),
+            }
+            certificate = self.owned::<Certificate>(project, certificate_id).await?;
+        }
     }
 
     /// The distributions of a certificate, oldest first.

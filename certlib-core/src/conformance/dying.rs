@@ -1,4 +1,4 @@
-//! A store whose process dies at its n-th commit: shows that whatever runs on it can be resumed.
+//! A store whose process dies at its n-th write: shows that whatever runs on it can be resumed.
 //!
 //! Run the same work once for each `n` until it survives, resume on the store underneath, and look at what is left.
 
@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::lock::{LeaderLock, Lease, LeaseInfo};
+use crate::lock::{LeaderLock, Lease, LeaseInfo, LeaseRequest};
 use crate::queue::{
-    Claim, Enqueued, Extension, Job, JobFilter, JobQueue, Lane, NewJob, QueueStats, RetryPolicy, Settlement,
+    Claim, ClaimRequest, Enqueued, Extension, Job, JobFilter, JobQueue, JobState, NewJob, QueueStats, RetryPolicy,
+    Settlement,
 };
 use crate::store::{Commit, Page, Query, RawRecord, SharedStore, Store, WriteBatch};
 use async_trait::async_trait;
@@ -29,6 +30,7 @@ pub enum Death {
 pub struct DyingStore {
     inner: SharedStore,
     left: AtomicUsize,
+    writes: AtomicUsize,
     death: Death,
     on_death: Box<dyn Fn() + Send + Sync>,
 }
@@ -40,7 +42,7 @@ impl fmt::Debug for DyingStore {
 }
 
 impl DyingStore {
-    /// Dies at commit number `nth` (from 1): every later call fails.
+    /// Dies at write number `nth` (from 1), be it a commit or a settlement: every later call fails.
     pub fn new(inner: SharedStore, nth: usize, death: Death) -> Arc<Self> {
         Self::with_last_words(inner, nth, death, || {})
     }
@@ -52,12 +54,43 @@ impl DyingStore {
         death: Death,
         on_death: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { inner, left: AtomicUsize::new(nth), death, on_death: Box::new(on_death) })
+        let (left, writes) = (AtomicUsize::new(nth), AtomicUsize::new(0));
+        Arc::new(Self { inner, left, writes, death, on_death: Box::new(on_death) })
+    }
+
+    /// Lives until it is [killed](Self::kill).
+    pub fn mortal(inner: SharedStore) -> Arc<Self> {
+        Self::new(inner, usize::MAX, Death::Before)
+    }
+
+    /// Dies now: every later call fails.
+    pub fn kill(&self) {
+        self.left.store(0, Ordering::SeqCst);
+    }
+
+    /// How many writes it was asked for while it lived.
+    pub fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
     }
 
     /// Whether it has died.
     pub fn is_dead(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Does what is written, unless the process died before; dies in the last write allowed.
+    async fn write<T>(&self, write: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let count_down = |left: usize| left.checked_sub(1);
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down).map_err(|_| dead())?;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        if left == 1 {
+            if self.death == Death::After {
+                write.await?;
+            }
+            (self.on_death)();
+            return Err(dead());
+        }
+        write.await
     }
 
     fn alive(&self) -> Result<()> {
@@ -82,17 +115,7 @@ impl Store for DyingStore {
     }
 
     async fn commit(&self, batch: WriteBatch) -> Result<Commit> {
-        let count_down = |left: usize| left.checked_sub(1);
-        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down).map_err(|_| dead())?;
-        // The last commit allowed is the one the process dies in.
-        if left == 1 {
-            if self.death == Death::After {
-                self.inner.commit(batch).await?;
-            }
-            (self.on_death)();
-            return Err(dead());
-        }
-        self.inner.commit(batch).await
+        self.write(self.inner.commit(batch)).await
     }
 }
 
@@ -103,9 +126,9 @@ impl JobQueue for DyingStore {
         self.inner.enqueue(jobs).await
     }
 
-    async fn claim(&self, lane: Lane, worker: &str, limit: usize, lease: Duration) -> Result<Vec<Job>> {
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>> {
         self.alive()?;
-        self.inner.claim(lane, worker, limit, lease).await
+        self.inner.claim(request).await
     }
 
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Extension>> {
@@ -114,8 +137,7 @@ impl JobQueue for DyingStore {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<bool>> {
-        self.alive()?;
-        self.inner.settle(settlements).await
+        self.write(self.inner.settle(settlements)).await
     }
 
     async fn reap(&self, policy: &RetryPolicy, limit: usize) -> Result<Vec<Job>> {
@@ -128,9 +150,14 @@ impl JobQueue for DyingStore {
         self.inner.cancel(id).await
     }
 
-    async fn retry(&self, id: &str) -> Result<Job> {
+    async fn retry(&self, id: &str, delay: Duration) -> Result<Job> {
         self.alive()?;
-        self.inner.retry(id).await
+        self.inner.retry(id, delay).await
+    }
+
+    async fn purge(&self, state: JobState, older_than: Duration, limit: usize) -> Result<Vec<String>> {
+        self.alive()?;
+        self.inner.purge(state, older_than, limit).await
     }
 
     async fn job(&self, id: &str) -> Result<Option<Job>> {
@@ -155,9 +182,9 @@ impl JobQueue for DyingStore {
 
 #[async_trait]
 impl LeaderLock for DyingStore {
-    async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>> {
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Option<Lease>> {
         self.alive()?;
-        self.inner.acquire(name, holder, ttl).await
+        self.inner.acquire(request).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool> {
@@ -173,5 +200,14 @@ impl LeaderLock for DyingStore {
     async fn inspect(&self, name: &str) -> Result<Option<LeaseInfo>> {
         self.alive()?;
         self.inner.inspect(name).await
+    }
+
+    async fn raise(&self, name: &str, floor: u64) -> Result<u64> {
+        self.alive()?;
+        self.inner.raise(name, floor).await
+    }
+
+    fn vacancies(&self) -> watch::Receiver<u64> {
+        self.inner.vacancies()
     }
 }

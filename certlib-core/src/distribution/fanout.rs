@@ -22,9 +22,10 @@ use crate::bundle::CertificateBundle;
 use crate::error::{Error, ErrorClass, ErrorRecord, Result, codes};
 use crate::issuance::payload;
 use crate::model::{
-    Certificate, CertificateState, CertificateVersion, Distribution, Event, Run, RunState, Target, TargetPhase,
-    TargetRun, TargetStatus, VersionState,
+    Certificate, CertificateState, CertificateVersion, Distribution, Event, LogLevel, Run, RunState, Target,
+    TargetPhase, TargetRun, TargetStatus, VersionState,
 };
+use crate::policy;
 use crate::queue::{Job, Lane, Outcome, after_failure};
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
 use crate::store::{StoreExt as _, TypedQuery, Versioned, WriteBatch};
@@ -95,6 +96,9 @@ impl DistributionHandler {
         update(&self.engine, context, &mut run).await?;
 
         let pass = Arc::new(self.pass(&run, context).await?);
+        let message =
+            format!("pass {} of run {}: version {} to {} targets", run.passes + 1, run.id, run.version, targets.len());
+        context.log(LogLevel::Info, message);
         let targets = pass.clone().work_through(targets, stopping).await?;
         if stopping || (context.cx.cancel.is_cancelled() && targets.iter().any(TargetRun::is_unfinished)) {
             return self.stopped(run, &targets, context, stopping).await;
@@ -131,9 +135,7 @@ impl DistributionHandler {
         let Ok(Payload { run_id }) = payload(job) else { return Err(error) };
         let Some(mut run) = self.engine.store.find::<Run>(&run_id).await? else { return Err(error) };
         let now = self.engine.clock.now();
-        run.state = RunState::Failed;
-        run.finished_at = Some(now);
-        run.due = Some(now + TAKE_UP_AGAIN);
+        run.finish(RunState::Failed, now, Some(now + TAKE_UP_AGAIN));
         let data = json!({ "run": run.id, "version": run.version, "error": error.to_record() });
         let event = Event::new(&run.project, "distribution.failed", &run.certificate_id, data, now);
         let mut batch = WriteBatch::new().update(&run)?.insert(&event)?;
@@ -207,9 +209,7 @@ impl DistributionHandler {
         let between = targets.iter().any(TargetRun::is_begun);
         if !between && (cancelled || job.is_some_and(|job| job.cancel_requested)) {
             let now = self.engine.clock.now();
-            run.state = RunState::Cancelled;
-            run.finished_at = Some(now);
-            run.due = None;
+            run.finish(RunState::Cancelled, now, None);
             let data = json!({ "run": run.id, "summary": run.summary });
             let event = Event::new(&run.project, "distribution.cancelled", &run.certificate_id, data, now);
             let batch = Box::new(WriteBatch::new().update(&run)?.insert(&event)?);
@@ -237,21 +237,25 @@ impl DistributionHandler {
         let over = !matches!(outcome, Outcome::Retry { .. });
         run.passes += 1;
         run.summary = summarize(targets.iter().map(|target| target.status));
-        run.state = if over { judgement.state } else { RunState::Waiting };
-        run.finished_at = over.then_some(now);
-        run.due = match (over, targets.iter().any(TargetRun::is_unfinished)) {
-            (false, _) => Some(now + outcome.delay() + LOOK_AFTER),
-            (true, true) => Some(now + TAKE_UP_AGAIN),
-            (true, false) => None,
-        };
+        if over {
+            let unfinished = targets.iter().any(TargetRun::is_unfinished);
+            run.finish(judgement.state, now, unfinished.then(|| now + TAKE_UP_AGAIN));
+        } else {
+            run.state = RunState::Waiting;
+            run.finished_at = None;
+            run.due = Some(now + outcome.delay() + LOOK_AFTER);
+        }
 
         let mut certificate = self.engine.store.load::<Certificate>(&run.certificate_id).await?;
         let mut batch = WriteBatch::new().update(&run)?;
         // A later version may have been issued meanwhile: then this run no longer speaks for the certificate.
         if certificate.latest_version == run.version {
             certificate.state = self.certificate_state(&certificate, &run, judgement.state).await?;
-            if judgement.live {
-                certificate.active_version = Some(run.version);
+            if judgement.live && certificate.active_version != Some(run.version) {
+                let id = CertificateVersion::id_of(&run.certificate_id, run.version);
+                let version = self.engine.store.load::<CertificateVersion>(&id).await?;
+                let thresholds = &self.engine.settings.expiry_thresholds;
+                policy::goes_live(&mut certificate, run.version, &version.leaf, thresholds);
             }
             certificate.last_error = outcome.error().cloned();
             certificate.updated_at = now;
@@ -382,7 +386,8 @@ impl Pass {
                 return Ok(());
             }
             let now = self.engine.clock.now();
-            certificate.active_version = Some(self.run.version);
+            let thresholds = &self.engine.settings.expiry_thresholds;
+            policy::goes_live(&mut certificate, self.run.version, self.bundle.leaf(), thresholds);
             certificate.updated_at = now;
             let data = json!({ "version": self.run.version, "run": self.run.id });
             let event = Event::new(&self.run.project, "certificate.live", &self.run.certificate_id, data, now);

@@ -48,6 +48,8 @@ pub(crate) fn new_run(distribution: &Distribution, version: u32, now: OffsetDate
         due: Some(now + LOOK_AFTER),
         created_at: now,
         finished_at: None,
+        kept: false,
+        tidy_at: None,
     }
 }
 

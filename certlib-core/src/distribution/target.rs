@@ -19,7 +19,7 @@ use crate::context::{Context, Subject};
 use crate::error::{Effect, Error, ErrorRecord, Result, codes};
 use crate::metrics;
 use crate::model::{
-    CertificateVersion, Event, Target, TargetPhase, TargetRun, TargetState, TargetStatus, VersionState,
+    CertificateVersion, Event, LogLevel, Run, Target, TargetPhase, TargetRun, TargetState, TargetStatus, VersionState,
 };
 use crate::module::{ApprovedPlan, ErasedModule, JournalSink as _, RollbackOutcome, TargetSpec, Validation};
 use crate::queue::JobFilter;
@@ -200,6 +200,13 @@ impl Work<'_> {
             if store.jobs(&JobFilter { limit: 5, ..filter }).await?.iter().any(|job| job.state.is_active()) {
                 return Ok(Err(busy()));
             }
+            // One that was cancelled halfway is still to be brought to an end: what it left here is no state to go back to.
+            let left = store.find::<TargetRun>(&TargetRun::id_of(other, &self.target_run.target_id)).await?;
+            if left.is_some_and(|left| left.is_begun())
+                && store.find::<Run>(other).await?.is_some_and(|other| other.finished_at.is_none())
+            {
+                return Ok(Err(busy()));
+            }
         }
         state.run_id = Some(run.id.clone());
         batch.update(&state).map(Ok)
@@ -324,10 +331,11 @@ impl Work<'_> {
     async fn within<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
         let engine = &self.pass.engine;
         tokio::select! {
-            result = step => result,
+            biased;
             () = self.pass.context.lost.cancelled() => {
                 Err(Error::validation("distribution", codes::LEASE_LOST, "the job belongs to somebody else now"))
             }
+            result = step => result,
             () = engine.clock.sleep(engine.settings.target_timeout) => {
                 Err(Error::transient("distribution", "deadline", "the module took too long")
                     .with_effect(Effect::Possible))
@@ -379,7 +387,13 @@ impl Work<'_> {
         } else {
             self.pass.engine.store.commit(batch()?).await?;
         }
-        metrics::target_done(&self.target_run.module, kind.trim_start_matches("target."));
+        let status = kind.trim_start_matches("target.");
+        metrics::target_done(&self.target_run.module, status);
+        let (level, why) = match &self.target_run.error {
+            Some(error) => (LogLevel::Warn, format!(": {error}")),
+            None => (LogLevel::Info, String::new()),
+        };
+        self.pass.context.log(level, format!("target {}: {status}{why}", self.target_run.target_name));
         Ok(self.target_run.record)
     }
 

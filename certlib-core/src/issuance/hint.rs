@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{CertificatePayload, REFRESH_HINT, payload};
+use crate::backoff::Jitter;
 use crate::bundle::CertificateBundle;
 use crate::context::Subject;
-use crate::error::Result;
+use crate::error::{ErrorClass, Result};
 use crate::model::{Certificate, CertificateVersion, Event, VersionState};
-use crate::policy;
+use crate::policy::{self, Advice};
 use crate::queue::{Job, Lane};
+use crate::random;
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
 use crate::store::{StoreExt as _, Versioned, WriteBatch};
 
@@ -62,34 +64,47 @@ impl JobHandler for HintHandler {
         let now = self.engine.clock.now();
         let mut batch = WriteBatch::new();
         let mut retry_after = None;
-        if let Some(window) = renewal_info.renewal_window(&cx, &bundle).await? {
+        let window = match renewal_info.renewal_window(&cx, &bundle).await {
+            // The same as no answer (RFC 9773 section 4.2): it is asked again later.
+            Err(error) if error.class() == ErrorClass::Validation && error.code() == "window_invalid" => {
+                tracing::warn!(certificate = %certificate_id, %error, "the CA's window is ignored");
+                None
+            }
+            window => window?,
+        };
+        if let Some(window) = window {
             retry_after = window.retry_after;
-            let mut hint = policy::choose_instant(&window, certificate.hint.as_ref(), &mut rand::rng());
             let former = self.engine.store.find(&CertificateVersion::id_of(&certificate_id, number - 1)).await?;
             let former = former.map(|former: Versioned<CertificateVersion>| former.created_at);
-            let (earliest, latest) = policy::renewal_bounds(&version.leaf, version.created_at, former);
-            if hint.chosen < earliest || hint.chosen > latest {
-                tracing::warn!(certificate = %certificate_id, chosen = %hint.chosen, "the CA's window is out of bounds");
-                hint.chosen = hint.chosen.clamp(earliest, latest);
-            }
-            if certificate.hint.as_ref() != Some(&hint) {
-                let data = json!({
-                    "version": number,
-                    "renew_at": hint.chosen.unix_timestamp(),
-                    "explanation_url": hint.explanation_url,
-                });
-                batch = batch.insert(&Event::new(
-                    &certificate.project,
-                    "certificate.renewal_moved",
-                    &certificate_id,
-                    data,
-                    now,
-                ))?;
-                certificate.renew_at = Some(hint.chosen);
-                certificate.hint = Some(hint);
+            let bounds = policy::renewal_bounds(&version.leaf, version.created_at, former);
+            let known = certificate.hint.as_ref();
+            let advice = random::with(|rng| policy::follow_window(&window, known, &version.leaf, bounds, now, rng));
+            match advice {
+                Advice::Follow(hint) if certificate.hint.as_ref() != Some(&hint) => {
+                    if hint.end <= now {
+                        tracing::warn!(certificate = %certificate_id, end = %hint.end, "the CA's window has passed");
+                    }
+                    let data = json!({
+                        "version": number,
+                        "renew_at": hint.chosen.unix_timestamp(),
+                        "explanation_url": hint.explanation_url,
+                    });
+                    let kind = "certificate.renewal_moved";
+                    batch = batch.insert(&Event::new(&certificate.project, kind, &certificate_id, data, now))?;
+                    certificate.renew_at = Some(hint.chosen);
+                    certificate.hint = Some(hint);
+                }
+                Advice::Follow(_) => {}
+                Advice::Ignore(why) => {
+                    let (start, end) = (window.start, window.end);
+                    tracing::warn!(certificate = %certificate_id, %start, %end, why, "the CA's window is ignored");
+                }
             }
         }
-        certificate.hint_check_at = Some(now + policy::hint_interval(retry_after));
+        if retry_after.is_some_and(|after| !(policy::HINT_MIN..=policy::HINT_MAX).contains(&after)) {
+            tracing::warn!(certificate = %certificate_id, ?retry_after, "the CA's Retry-After is out of bounds");
+        }
+        certificate.hint_check_at = Some(now + policy::hint_interval(retry_after, Jitter::random()));
         Ok(Handled::success(batch.update(&certificate)?))
     }
 }

@@ -3,22 +3,27 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rand::RngExt as _;
 use serde_json::json;
+use time::OffsetDateTime;
 
-use super::order::{find_or_begin, open_key, place, save};
-use super::{CertificatePayload, ISSUE, RENEW, payload};
+use super::order::{Begun, find_or_begin, open_key, place, save};
+use super::rate::Limited;
+use super::{CertificatePayload, ISSUE, RENEW, RENEWAL_FAILED, payload};
 use crate::backoff::Jitter;
 use crate::bundle::{CertificateBundle, Expected, check_issued};
 use crate::context::{Context, Subject};
-use crate::distribution;
+use crate::distribution::{self, LOOK_AFTER};
 use crate::error::{Error, ErrorClass, Result};
 use crate::issuer::OrderState;
 use crate::model::{
-    Certificate, CertificateState, CertificateVersion, Distribution, Event, Order, OrderStage, Trigger, VersionState,
+    Certificate, CertificateState, CertificateVersion, Distribution, Event, ExpiryWatch, LogLevel, Order, OrderStage,
+    Severity, Trigger, VersionState,
 };
 use crate::policy;
 use crate::poll::NextPoll;
-use crate::queue::{Claim, Job, Lane, RetryPolicy};
+use crate::queue::{Claim, Job, Lane, Outcome, RetryPolicy, after_failure, later};
+use crate::random;
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
 use crate::secret::Aad;
 use crate::store::{Condition, Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
@@ -57,6 +62,17 @@ impl JobHandler for IssuanceHandler {
     }
 
     async fn run(&self, job: &Job, context: &JobContext) -> Result<Handled> {
+        match self.work(job, context).await {
+            Err(error) if self.kind == RENEW && error.class().is_retryable() && !is_stopping(context) => {
+                self.retry_in_time(job, error).await
+            }
+            result => result,
+        }
+    }
+}
+
+impl IssuanceHandler {
+    async fn work(&self, job: &Job, context: &JobContext) -> Result<Handled> {
         let CertificatePayload { certificate_id, version } = payload(job)?;
         let mut certificate = self.engine.store.load::<Certificate>(&certificate_id).await?;
         if certificate.latest_version >= version {
@@ -64,27 +80,62 @@ impl JobHandler for IssuanceHandler {
         }
         context.cx.check_cancelled("issue")?;
         let subject = Subject::certificate(&certificate.project, &certificate.id, certificate.latest_version + 1);
-        let work = Work { engine: &self.engine, job, claim: &context.claim, cx: context.cx.clone().about(subject) };
+        let cx = context.cx.clone().about(subject);
+        let work = Work { engine: &self.engine, job, context, claim: &context.claim, cx };
         let mut order = match find_or_begin(&self.engine, &context.claim, &mut certificate).await {
+            Ok(Begun::Order(order)) => *order,
+            Ok(Begun::Limited(Limited { wait, batch })) => {
+                return Ok(Handled::Commit { batch, outcome: Outcome::Snooze { delay: wait } });
+            }
             // A second job of this certificate was faster; its order is found next time.
             Err(error) if error.is_conflict() => {
                 return Err(
                     Error::transient("issue.begin", "busy", "the certificate is being changed").with_source(error)
                 );
             }
-            result => result?,
+            Err(error) => return Err(error),
         };
+        let is_new = order.handle.is_none();
         match place(&self.engine, &work.cx, &context.claim, &mut order).await {
+            Ok(()) if is_new => {
+                context.log(LogLevel::Info, format!("order {} placed at issuer {}", order.id, order.issuer_id));
+                work.poll(&mut certificate, &mut order).await
+            }
             Ok(()) => work.poll(&mut certificate, &mut order).await,
             Err(error) => Err(work.note_failure(&mut certificate, &mut order, error).await),
         }
     }
+
+    /// Has a failed renewal tried again on its ladder, but not later than the certificate's end allows.
+    async fn retry_in_time(&self, job: &Job, error: Error) -> Result<Handled> {
+        let policy = &self.engine.settings.renewal_retry;
+        let Outcome::Retry { error: record, delay } = after_failure(policy, job.attempt, &error, Jitter::random())
+        else {
+            return Err(error);
+        };
+        let Ok(CertificatePayload { certificate_id, .. }) = payload(job) else { return Err(error) };
+        let Ok(Some(certificate)) = self.engine.store.find::<Certificate>(&certificate_id).await else {
+            return Err(error);
+        };
+        let Some(watch) = &certificate.expiry else { return Err(error) };
+        let now = self.engine.clock.now();
+        let delay = policy::bound_retry(delay, error.retry_after(), watch.not_before, watch.not_after, now);
+        tracing::warn!(%error, ?delay, "the renewal failed and is tried again");
+        let outcome = Outcome::Retry { error: record, delay };
+        Ok(Handled::Commit { batch: Box::new(WriteBatch::new()), outcome })
+    }
+}
+
+/// Whether the job was asked to stop, or belongs to somebody else: then its failure is none.
+fn is_stopping(context: &JobContext) -> bool {
+    context.cx.cancel.is_cancelled() || context.lost.is_cancelled()
 }
 
 /// One attempt at one order.
 struct Work<'a> {
     engine: &'a Engine,
     job: &'a Job,
+    context: &'a JobContext,
     claim: &'a Claim,
     cx: Context,
 }
@@ -108,6 +159,7 @@ impl Work<'_> {
             // The CA is away or busy: the order stands as it did.
             Err(error) if error.class().is_retryable() => {
                 tracing::info!(%error, "the CA does not answer; the order stays pending");
+                self.context.log(LogLevel::Warn, format!("the CA does not answer; the order stays pending: {error}"));
                 error.retry_after()
             }
             Err(error) => return Err(self.close(certificate, order, OrderStage::Rejected, error).await),
@@ -129,6 +181,7 @@ impl Work<'_> {
             }
         };
         save(self.engine, self.claim, order).await?;
+        self.context.log(LogLevel::Info, format!("order {} is pending at the CA", order.id));
         Ok(Handled::Snooze(wait))
     }
 
@@ -167,7 +220,8 @@ impl Work<'_> {
         };
         order.stage = OrderStage::Issued;
         certificate.latest_version = number;
-        certificate.renew_at = policy::renew_at(bundle.leaf(), &certificate.renewal);
+        let draw = random::with(|rng| rng.random_range(0.0..1.0));
+        certificate.renew_at = policy::renew_at(bundle.leaf(), &certificate.renewal, draw);
         certificate.hint = None;
         certificate.hint_check_at = (certificate.renewal.automatic && certificate.renewal.follow_hint).then_some(now);
         certificate.last_error = None;
@@ -179,17 +233,24 @@ impl Work<'_> {
         });
         let event = Event::new(&certificate.project, "certificate.issued", &certificate.id, data, now);
         let mut batch = WriteBatch::new().update(order)?.insert(&version)?.insert(&event)?;
+        let thresholds = &self.engine.settings.expiry_thresholds;
+        certificate.distribution_check_at = Some(now + LOOK_AFTER);
         let distributions = self.automatic_distributions(&certificate.id).await?;
         if distributions.is_empty() {
-            certificate.active_version = Some(number);
+            policy::goes_live(certificate, number, bundle.leaf(), thresholds);
             certificate.state = CertificateState::Active;
         } else {
             certificate.state = CertificateState::Distributing;
+            if certificate.active_version.is_none() {
+                certificate.expiry = Some(policy::watch(number, bundle.leaf(), thresholds));
+            }
         }
         for distribution in &distributions {
             let run = distribution::new_run(distribution, number, now);
             batch = batch.insert(&run)?.enqueue(distribution::job(&run));
         }
+        let not_after = bundle.leaf().not_after;
+        self.context.log(LogLevel::Info, format!("version {number} was issued, valid until {not_after}"));
         // Should the commit meet another, nothing is lost: the order is found again, and the CA still has its answer.
         Ok(Handled::success(batch.update(certificate)?))
     }
@@ -212,8 +273,10 @@ impl Work<'_> {
     ) -> Error {
         order.stage = stage;
         order.error = Some(error.to_record());
-        let kind =
-            if stage == OrderStage::Quarantined { "certificate.quarantined" } else { "certificate.issue_failed" };
+        let kind = match stage {
+            OrderStage::Quarantined => "certificate.quarantined",
+            _ => failure_kind(certificate),
+        };
         match self.record_failure(certificate, order, kind, &error).await {
             Ok(()) if error.class().is_retryable() => {
                 // A rejected order cannot be mended by asking again, whatever the CA's reason was.
@@ -236,7 +299,7 @@ impl Work<'_> {
         if error.class() == ErrorClass::Validation {
             return self.close(certificate, order, OrderStage::Rejected, error).await;
         }
-        match self.record_failure(certificate, order, "certificate.issue_failed", &error).await {
+        match self.record_failure(certificate, order, failure_kind(certificate), &error).await {
             Ok(()) => error,
             Err(store) if store.is_conflict() => error,
             Err(store) => store,
@@ -259,7 +322,8 @@ impl Work<'_> {
         }
         certificate.last_error = Some(record.clone());
         certificate.updated_at = now;
-        let data = json!({ "order": order.id, "attempt": self.job.attempt, "error": record });
+        let severity = failure_severity(certificate, error, over, now);
+        let data = json!({ "order": order.id, "attempt": self.job.attempt, "error": record, "severity": severity });
         let event = Event::new(&certificate.project, kind, &certificate.id, data, now);
         let batch = WriteBatch::new()
             .require(Condition::Claim(self.claim.clone()))
@@ -270,5 +334,24 @@ impl Work<'_> {
         order.revision += 1;
         certificate.revision += 1;
         Ok(())
+    }
+}
+
+/// What the failure of an attempt is called: for renewals it has a name of its own.
+fn failure_kind(certificate: &Certificate) -> &'static str {
+    if certificate.latest_version == 0 { "certificate.issue_failed" } else { RENEWAL_FAILED }
+}
+
+/// How urgent a failed attempt is: from the last call before the end on, or when the next try cannot be made before
+/// it, it is critical.
+fn failure_severity(certificate: &Certificate, error: &Error, over: bool, now: OffsetDateTime) -> Severity {
+    let next = later(now, error.retry_after().unwrap_or_default());
+    let late = |watch: &ExpiryWatch| next >= policy::last_call(watch.not_before, watch.not_after);
+    if certificate.latest_version > 0 && certificate.expiry.as_ref().is_some_and(late) {
+        Severity::Critical
+    } else if over {
+        Severity::Error
+    } else {
+        Severity::Warning
     }
 }

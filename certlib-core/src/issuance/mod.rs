@@ -3,6 +3,7 @@
 mod hint;
 mod issue;
 mod order;
+pub mod rate;
 mod revoke;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub const RENEW: &str = "renew_certificate";
 pub const REVOKE: &str = "revoke_certificate";
 /// The type of job that asks the CA when to renew.
 pub const REFRESH_HINT: &str = "refresh_renewal_hint";
+
+/// The kind of the event that each failed attempt at a renewal leaves, with class, attempt and severity.
+pub const RENEWAL_FAILED: &str = "cert.renewal_failed";
 
 /// Why a version is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

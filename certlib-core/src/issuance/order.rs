@@ -2,6 +2,7 @@
 
 use tokio::task;
 
+use super::rate::{self, Limited};
 use crate::bundle::{CertificateBundle, KeyType, PrivateKey};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -12,17 +13,31 @@ use crate::runtime::Engine;
 use crate::secret::Aad;
 use crate::store::{Condition, Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
 
+/// What became of the wish for an order.
+pub(super) enum Begun {
+    /// There is one.
+    Order(Box<Versioned<Order>>),
+    /// It has to wait until the issuer may be given another.
+    Limited(Limited),
+}
+
 /// The certificate's open order, or a new one with a new key; kept before anything is asked of the CA.
 pub(super) async fn find_or_begin(
     engine: &Engine,
     claim: &Claim,
     certificate: &mut Versioned<Certificate>,
-) -> Result<Versioned<Order>> {
+) -> Result<Begun> {
+    /// How often others may count for the same zone before this order is put off.
+    const TRIES: usize = 100;
     let open = TypedQuery::<Order>::new().equal("open", &*certificate.id).limit(1);
     let mut outdated = engine.store.list(open).await?.records.pop();
     if let Some(order) = outdated.take_if(|order| is_current(order, certificate)) {
-        return Ok(order);
+        return Ok(Begun::Order(Box::new(order)));
     }
+    let mut spending = match rate::spend(&engine.store, certificate, engine.clock.now()).await? {
+        Ok(spending) => spending,
+        Err(limited) => return Ok(Begun::Limited(limited)),
+    };
     let key = generate(certificate.key_type).await?;
     let mut request = IssueRequest::new(certificate.names.clone(), key.certificate_request(&certificate.names)?);
     request.profile = certificate.profile.clone();
@@ -46,11 +61,30 @@ pub(super) async fn find_or_begin(
     };
     certificate.state = CertificateState::Issuing;
     certificate.updated_at = now;
-    // The certificate's revision makes the order the only open one, whoever else wants to begin one.
-    let batch = WriteBatch::new().require(Condition::Claim(claim.clone())).update(certificate)?.insert(&order)?;
-    engine.store.commit(batch).await?;
-    certificate.revision += 1;
-    Ok(Versioned { record: order, revision: 1 })
+    for _ in 0..TRIES {
+        let free = spending.is_free();
+        // The certificate's revision makes the order the only open one, whoever else wants to begin one.
+        let batch = WriteBatch::new().require(Condition::Claim(claim.clone())).update(certificate)?.insert(&order)?;
+        match engine.store.commit(spending.add_to(batch)?).await {
+            Ok(_) => {
+                certificate.revision += 1;
+                return Ok(Begun::Order(Box::new(Versioned { record: order, revision: 1 })));
+            }
+            Err(error) if free || !error.is_conflict() => return Err(error),
+            Err(error) => {
+                let now = engine.store.load::<Certificate>(&certificate.id).await?;
+                if now.revision != certificate.revision {
+                    return Err(error);
+                }
+            }
+        }
+        // Somebody else counted for the same zone: look again whether there is room.
+        spending = match rate::spend(&engine.store, certificate, engine.clock.now()).await? {
+            Ok(spending) => spending,
+            Err(limited) => return Ok(Begun::Limited(limited)),
+        };
+    }
+    Err(Error::transient("issue.begin", "busy", "too many orders are begun for the same zone at the same moment"))
 }
 
 /// Whether an open order still asks for what the certificate should be.
@@ -91,8 +125,11 @@ fn key_aad<'a>(project: &'a str, order_id: &'a str) -> Aad<'a> {
     Aad::new(project, Order::KIND, order_id, Order::KEY_FIELD)
 }
 
-/// Generates a key where blocking is allowed: RSA takes its time.
+/// Generates a key: RSA, which takes its time, where blocking is allowed.
 async fn generate(kind: KeyType) -> Result<PrivateKey> {
+    if !matches!(kind, KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096) {
+        return PrivateKey::generate(kind);
+    }
     task::spawn_blocking(move || PrivateKey::generate(kind)).await.map_err(|error| {
         Error::transient("issue.key", "key_generation_failed", "the key could not be generated").with_source(error)
     })?

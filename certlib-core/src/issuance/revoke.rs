@@ -66,6 +66,9 @@ impl JobHandler for RevocationHandler {
         let event = Event::new(&certificate.project, "certificate.revoked", &certificate_id, data, now);
         let mut batch = WriteBatch::new().update(&version)?.insert(&event)?;
         let newest = certificate.latest_version == number;
+        // Whatever becomes of it, it does not end by expiring.
+        let watched = certificate.expiry.as_mut().filter(|watch| watch.version == number);
+        let unwatched = watched.map(|watch| watch.check_at = None).is_some();
         if newest || certificate.active_version == Some(number) {
             certificate.state = CertificateState::Revoked;
             certificate.updated_at = now;
@@ -77,6 +80,8 @@ impl JobHandler for RevocationHandler {
                     batch = batch.enqueue(issue_job(&certificate, IssueReason::Revoked));
                 }
             }
+        }
+        if unwatched || newest || certificate.active_version == Some(number) {
             batch = batch.update(&certificate)?;
         }
         // Should the commit meet another, the whole job runs again: revoking twice is harmless.

@@ -9,21 +9,26 @@ use time::OffsetDateTime;
 
 use crate::backoff::Jitter;
 use crate::error::{Error, Result};
+use crate::model::Event;
 use crate::queue::{
-    Claim, Enqueued, Extension, Job, JobFilter, JobState, Lane, NewJob, QueueDepth, QueueStats, RetryPolicy,
-    Settlement, later,
+    Claim, ClaimRequest, Enqueued, Extension, Job, JobFilter, JobState, Lane, NewJob, QueueDepth, QueueStats,
+    RetryPolicy, Settlement, later,
 };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Jobs {
     by_id: HashMap<Arc<str>, Job>,
     by_age: BTreeSet<Position>,
+    /// By natural key, whatever their kind and state.
+    by_key: HashMap<String, BTreeSet<Position>>,
     /// The active job of each kind and natural key.
     active: HashMap<String, HashMap<String, Arc<str>>>,
     /// Pending jobs by priority, due time and id.
     waiting: HashMap<Lane, BTreeMap<Reverse<i16>, BTreeSet<Position>>>,
     /// Jobs in progress by the end of their lease.
     leased: BTreeSet<Position>,
+    /// Finished jobs by their state and end.
+    ended: HashMap<JobState, BTreeSet<Position>>,
     stats: BTreeMap<String, QueueDepth>,
     became_due: bool,
 }
@@ -62,35 +67,28 @@ impl Jobs {
         let id: Arc<str> = job.id.as_str().into();
         let enqueued = Enqueued { id: job.id.clone(), deduplicated: false };
         self.by_age.insert((job.created_at, id.clone()));
+        if let Some(key) = &job.key {
+            self.by_key.entry(key.clone()).or_default().insert((job.created_at, id.clone()));
+        }
         self.index(&id, &job, now);
         self.by_id.insert(id, job);
         enqueued
     }
 
-    pub(super) fn claim(
-        &mut self,
-        lane: Lane,
-        worker: &str,
-        limit: usize,
-        now: OffsetDateTime,
-        lease: Duration,
-    ) -> Vec<Job> {
-        let due: Vec<Arc<str>> = self.waiting.get(&lane).map_or_else(Vec::new, |levels| {
-            let due = |level: &BTreeSet<Position>| {
-                level.iter().take_while(|(run_at, _)| *run_at <= now).take(limit).map(|(_, id)| id.clone()).collect()
-            };
-            let mut found = Vec::new();
-            for level in levels.values() {
-                if found.len() >= limit {
-                    break;
-                }
-                let more: Vec<_> = due(level);
-                found.extend(more);
-            }
-            found.truncate(limit);
-            found
-        });
-        due.iter().filter_map(|id| self.change(id, now, |job| job.start(worker, later(now, lease))).cloned()).collect()
+    pub(super) fn claim(&mut self, request: &ClaimRequest, now: OffsetDateTime) -> Vec<Job> {
+        let wanted = |id: &Arc<str>| {
+            request.avoid.is_empty() || self.by_id.get(id).is_some_and(|job| !request.avoid.contains(&job.parent))
+        };
+        let levels = self.waiting.get(&request.lane).into_iter().flat_map(BTreeMap::values);
+        let due: Vec<Arc<str>> = levels
+            .flat_map(|level| level.iter().take_while(|(run_at, _)| *run_at <= now))
+            .map(|(_, id)| id)
+            .filter(|id| wanted(id))
+            .take(request.limit)
+            .cloned()
+            .collect();
+        let until = later(now, request.lease);
+        due.iter().filter_map(|id| self.change(id, now, |job| job.start(&request.worker, until)).cloned()).collect()
     }
 
     pub(super) fn extend(&mut self, claim: &Claim, until: OffsetDateTime) -> Extension {
@@ -107,19 +105,23 @@ impl Jobs {
         Extension::Held { cancel_requested }
     }
 
-    pub(super) fn settle(&mut self, settlement: &Settlement, now: OffsetDateTime) -> bool {
-        self.require(&settlement.claim).is_ok()
-            && self
-                .change(&settlement.claim.job, now, |job| job.settle(&settlement.outcome, settlement.duration, now))
-                .is_some()
+    /// `None` if the claim was lost; otherwise the event, if there is one.
+    pub(super) fn settle(&mut self, settlement: &Settlement, now: OffsetDateTime) -> Option<Option<Event>> {
+        self.require(&settlement.claim).ok()?;
+        let mut event = None;
+        self.change(&settlement.claim.job, now, |job| {
+            event = job.settle(&settlement.outcome, settlement.duration, now);
+        })?;
+        Some(event)
     }
 
-    pub(super) fn reap(&mut self, policy: &RetryPolicy, limit: usize, now: OffsetDateTime) -> Vec<Job> {
+    pub(super) fn reap(&mut self, policy: &RetryPolicy, limit: usize, now: OffsetDateTime) -> (Vec<Job>, Vec<Event>) {
         let lost: Vec<_> =
             self.leased.iter().take_while(|(until, _)| *until <= now).take(limit).map(|(_, id)| id.clone()).collect();
-        lost.iter()
-            .filter_map(|id| self.change(id, now, |job| job.crash(policy, Jitter::random(), now)).cloned())
-            .collect()
+        let mut events = Vec::new();
+        let mut crash = |job: &mut Job| events.extend(job.crash(policy, Jitter::random(), now));
+        let jobs = lost.iter().filter_map(|id| self.change(id, now, &mut crash).cloned()).collect();
+        (jobs, events)
     }
 
     pub(super) fn cancel(&mut self, id: &str, now: OffsetDateTime) -> Result<Job> {
@@ -129,25 +131,59 @@ impl Jobs {
         job.ok_or_else(|| Error::not_found("queue.cancel", format_args!("job {id}")))
     }
 
-    pub(super) fn retry(&mut self, id: &str, now: OffsetDateTime) -> Result<Job> {
+    pub(super) fn retry(&mut self, id: &str, now: OffsetDateTime, delay: Duration) -> Result<Job> {
         let job = self.by_id.get(id).ok_or_else(|| Error::not_found("queue.retry", format_args!("job {id}")))?;
         let twin = self.active_twin(&job.kind, job.key.as_deref());
         if twin.is_some_and(|twin| *twin != *id) {
             return Err(job.active_already());
         }
         let mut result = Ok(());
-        let job = self.change(id, now, |job| result = job.restart(now)).cloned();
+        let job = self.change(id, now, |job| result = job.restart(later(now, delay))).cloned();
         result?;
         job.ok_or_else(|| Error::not_found("queue.retry", format_args!("job {id}")))
+    }
+
+    pub(super) fn purge(
+        &mut self,
+        state: JobState,
+        now: OffsetDateTime,
+        older_than: Duration,
+        limit: usize,
+    ) -> Vec<String> {
+        let Some(ended) = self.ended.get(&state) else { return Vec::new() };
+        let is_old = |at: OffsetDateTime| later(at, older_than) < now;
+        let old: Vec<_> =
+            ended.iter().take_while(|(at, _)| is_old(*at)).take(limit).map(|(_, id)| id.clone()).collect();
+        for id in &old {
+            if let Some((id, job)) = self.by_id.remove_entry(id) {
+                self.unindex(&id, &job);
+                let position = (job.created_at, id);
+                self.by_age.remove(&position);
+                if let Some(key) = &job.key
+                    && let Some(positions) = self.by_key.get_mut(key)
+                {
+                    positions.remove(&position);
+                    if positions.is_empty() {
+                        self.by_key.remove(key);
+                    }
+                }
+            }
+        }
+        old.iter().map(|id| id.to_string()).collect()
     }
 
     /// Newest first; walks the jobs by age until it has enough.
     pub(super) fn list(&self, filter: &JobFilter) -> Vec<Job> {
         let limit = filter.effective_limit();
+        let ages = match &filter.key {
+            None => Some(&self.by_age),
+            Some(key) => self.by_key.get(key),
+        };
+        let Some(ages) = ages else { return Vec::new() };
         let newer: Box<dyn Iterator<Item = &Position>> = match &filter.before {
-            None => Box::new(self.by_age.iter().rev()),
+            None => Box::new(ages.iter().rev()),
             Some(id) => match self.by_id.get_key_value(id.as_str()) {
-                Some((id, job)) => Box::new(self.by_age.range(..(job.created_at, id.clone())).rev()),
+                Some((id, job)) => Box::new(ages.range(..(job.created_at, id.clone())).rev()),
                 None => return Vec::new(),
             },
         };
@@ -184,7 +220,7 @@ impl Jobs {
             JobState::InProgress => {
                 self.leased.extend(job.lease_until.map(|until| (until, id.clone())));
             }
-            _ => {}
+            state => self.ended.entry(state).or_default().extend(job.finished_at.map(|at| (at, id.clone()))),
         }
         if let (true, Some(key)) = (job.state.is_active(), &job.key) {
             match self.active.get_mut(&job.kind) {
@@ -212,7 +248,11 @@ impl Jobs {
                     self.leased.remove(&(until, id.clone()));
                 }
             }
-            _ => {}
+            state => {
+                if let (Some(ended), Some(at)) = (self.ended.get_mut(&state), job.finished_at) {
+                    ended.remove(&(at, id.clone()));
+                }
+            }
         }
         if let (true, Some(key)) = (job.state.is_active(), &job.key)
             && let Some(keys) = self.active.get_mut(&job.kind)

@@ -4,31 +4,61 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::lock::{Lease, LeaseInfo};
+use crate::lock::{Lease, LeaseInfo, LeaseRequest};
 
 /// Every lease ever granted. Expiry is on the monotonic clock: nothing here outlives the process.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Leases {
     by_name: HashMap<String, Grant>,
 }
 
+#[derive(Clone)]
 struct Grant {
     holder: String,
+    nonce: String,
     epoch: u64,
     expires_at: Duration,
     released: bool,
 }
 
+impl Grant {
+    /// Whether this is what `request` was granted before.
+    fn answers(&self, request: &LeaseRequest) -> bool {
+        !self.released && self.holder == request.holder && self.nonce == request.nonce
+    }
+}
+
 impl Leases {
-    pub(super) fn acquire(&mut self, name: &str, holder: &str, now: Duration, ttl: Duration) -> Option<Lease> {
-        let epoch = match self.by_name.get(name) {
+    pub(super) fn acquire(&mut self, request: &LeaseRequest, now: Duration) -> Option<Lease> {
+        let epoch = match self.by_name.get(&request.name) {
+            Some(grant) if grant.answers(request) => grant.epoch,
             Some(grant) if !grant.released && grant.expires_at > now => return None,
             Some(grant) => grant.epoch + 1,
             None => 1,
         };
-        let grant = Grant { holder: holder.to_owned(), epoch, expires_at: now.saturating_add(ttl), released: false };
-        self.by_name.insert(name.to_owned(), grant);
-        Some(Lease { name: name.to_owned(), holder: holder.to_owned(), epoch })
+        let grant = Grant {
+            holder: request.holder.clone(),
+            nonce: request.nonce.clone(),
+            epoch,
+            expires_at: now.saturating_add(request.ttl),
+            released: false,
+        };
+        self.by_name.insert(request.name.clone(), grant);
+        Some(request.granted(epoch))
+    }
+
+    pub(super) fn raise(&mut self, name: &str, floor: u64) -> u64 {
+        let grant = self.by_name.entry(name.to_owned()).or_insert_with(|| Grant {
+            holder: String::new(),
+            nonce: String::new(),
+            epoch: 0,
+            expires_at: Duration::ZERO,
+            released: true,
+        });
+        if grant.epoch <= floor {
+            (grant.epoch, grant.released) = (floor, true);
+        }
+        grant.epoch
     }
 
     pub(super) fn renew(&mut self, lease: &Lease, until: Duration) -> bool {

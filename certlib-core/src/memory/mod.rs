@@ -3,13 +3,14 @@
 //! ```
 //! use certlib_core::clock::SystemClock;
 //! use certlib_core::memory::MemoryStore;
-//! use certlib_core::queue::{JobQueue, Lane, NewJob};
+//! use certlib_core::queue::{ClaimRequest, JobQueue, Lane, NewJob};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> certlib_core::Result<()> {
 //! let store = MemoryStore::new(SystemClock::shared());
 //! store.enqueue(vec![NewJob::new("greet", Lane::Notification, serde_json::json!({"name": "Ada"}))]).await?;
-//! let jobs = store.claim(Lane::Notification, "worker-1", 10, std::time::Duration::from_secs(60)).await?;
+//! let lease = std::time::Duration::from_secs(60);
+//! let jobs = store.claim(&ClaimRequest::new(Lane::Notification, "worker-1", 10, lease)).await?;
 //! assert_eq!(jobs[0].payload["name"], "Ada");
 //! # Ok(())
 //! # }
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use self::jobs::Jobs;
@@ -31,11 +33,13 @@ use self::leases::Leases;
 use self::records::Records;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::lock::{LeaderLock, Lease, LeaseInfo};
+use crate::lock::{LeaderLock, Lease, LeaseInfo, LeaseRequest};
+use crate::model::Event;
 use crate::queue::{
-    Claim, Enqueued, Extension, Job, JobFilter, JobQueue, Lane, NewJob, QueueStats, RetryPolicy, Settlement, later,
+    Claim, ClaimRequest, Enqueued, Extension, Job, JobFilter, JobQueue, JobState, NewJob, QueueStats, RetryPolicy,
+    Settlement, later,
 };
-use crate::store::{Commit, Condition, Page, Query, RawRecord, Store, WriteBatch};
+use crate::store::{Commit, Condition, Page, Query, RawRecord, Store, Write, WriteBatch};
 
 /// A [`Store`] in memory, with the same promises as the durable ones except durability.
 ///
@@ -45,19 +49,49 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     wakeups: watch::Sender<u64>,
+    vacancies: watch::Sender<u64>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     records: Records,
     jobs: Jobs,
     leases: Leases,
 }
 
+impl State {
+    /// Whether the settlement was accepted; its event is written with it.
+    fn settle(&mut self, settlement: &Settlement, now: OffsetDateTime) -> Result<bool> {
+        let Some(event) = self.jobs.settle(settlement, now) else { return Ok(false) };
+        self.write(event.as_slice())?;
+        Ok(true)
+    }
+
+    fn write(&mut self, events: &[Event]) -> Result<()> {
+        let writes = events.iter().map(Write::of).collect::<Result<_>>()?;
+        self.records.apply(writes);
+        Ok(())
+    }
+}
+
 impl MemoryStore {
     /// An empty store that measures `run_at` and leases by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), wakeups: watch::Sender::new(0) }
+        Self { clock, state: Mutex::default(), wakeups: watch::Sender::new(0), vacancies: watch::Sender::new(0) }
+    }
+
+    /// A backup: all that is in the store now.
+    #[cfg(feature = "conformance")]
+    pub fn snapshot(&self) -> MemorySnapshot {
+        MemorySnapshot(self.lock().clone())
+    }
+
+    /// Sets the store back to an earlier state, as an operator would who restores a backup: leases and all. Times stay
+    /// what they were, so what was leased then may have expired.
+    #[cfg(feature = "conformance")]
+    pub fn restore(&self, snapshot: &MemorySnapshot) {
+        *self.lock() = snapshot.0.clone();
+        bump(&self.wakeups);
     }
 
     /// Runs `change` alone, and then tells the workers if a job became due in it.
@@ -67,7 +101,7 @@ impl MemoryStore {
             (change(&mut state), state.jobs.take_became_due())
         };
         if due {
-            self.wakeups.send_modify(|count| *count = count.wrapping_add(1));
+            bump(&self.wakeups);
         }
         result
     }
@@ -76,6 +110,22 @@ impl MemoryStore {
         // No change can panic halfway: a poisoned state is as good as any.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was in a [`MemoryStore`] at some moment.
+#[cfg(feature = "conformance")]
+#[derive(Clone)]
+pub struct MemorySnapshot(State);
+
+#[cfg(feature = "conformance")]
+impl fmt::Debug for MemorySnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySnapshot").finish_non_exhaustive()
+    }
+}
+
+fn bump(counter: &watch::Sender<u64>) {
+    counter.send_modify(|count| *count = count.wrapping_add(1));
 }
 
 impl fmt::Debug for MemoryStore {
@@ -108,10 +158,10 @@ impl Store for MemoryStore {
             if let Some(settlement) = &batch.settlement {
                 state.jobs.require(&settlement.claim)?;
             }
-            // Nothing below can fail.
+            // Nothing below fails, unless an event could not be encoded.
             let revisions = state.records.apply(batch.writes);
             if let Some(settlement) = &batch.settlement {
-                state.jobs.settle(settlement, now);
+                state.settle(settlement, now)?;
             }
             let jobs = batch.jobs.into_iter().map(|job| state.jobs.enqueue(job, now)).collect();
             Ok(Commit::new(revisions, jobs))
@@ -127,9 +177,9 @@ impl JobQueue for MemoryStore {
         Ok(self.change(|state| jobs.into_iter().map(|job| state.jobs.enqueue(job, now)).collect()))
     }
 
-    async fn claim(&self, lane: Lane, worker: &str, limit: usize, lease: Duration) -> Result<Vec<Job>> {
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>> {
         let now = self.clock.now();
-        Ok(self.change(|state| state.jobs.claim(lane, worker, limit, now, lease)))
+        Ok(self.change(|state| state.jobs.claim(request, now)))
     }
 
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Extension>> {
@@ -139,12 +189,16 @@ impl JobQueue for MemoryStore {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<bool>> {
         let now = self.clock.now();
-        Ok(self.change(|state| settlements.iter().map(|settlement| state.jobs.settle(settlement, now)).collect()))
+        self.change(|state| settlements.iter().map(|settlement| state.settle(settlement, now)).collect())
     }
 
     async fn reap(&self, policy: &RetryPolicy, limit: usize) -> Result<Vec<Job>> {
         let now = self.clock.now();
-        Ok(self.change(|state| state.jobs.reap(policy, limit, now)))
+        self.change(|state| {
+            let (jobs, events) = state.jobs.reap(policy, limit, now);
+            state.write(&events)?;
+            Ok(jobs)
+        })
     }
 
     async fn cancel(&self, id: &str) -> Result<Job> {
@@ -152,9 +206,14 @@ impl JobQueue for MemoryStore {
         self.change(|state| state.jobs.cancel(id, now))
     }
 
-    async fn retry(&self, id: &str) -> Result<Job> {
+    async fn retry(&self, id: &str, delay: Duration) -> Result<Job> {
         let now = self.clock.now();
-        self.change(|state| state.jobs.retry(id, now))
+        self.change(|state| state.jobs.retry(id, now, delay))
+    }
+
+    async fn purge(&self, state: JobState, older_than: Duration, limit: usize) -> Result<Vec<String>> {
+        let now = self.clock.now();
+        Ok(self.change(|all| all.jobs.purge(state, now, older_than, limit)))
     }
 
     async fn job(&self, id: &str) -> Result<Option<Job>> {
@@ -176,9 +235,9 @@ impl JobQueue for MemoryStore {
 
 #[async_trait]
 impl LeaderLock for MemoryStore {
-    async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>> {
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Option<Lease>> {
         let now = self.clock.monotonic();
-        Ok(self.lock().leases.acquire(name, holder, now, ttl))
+        Ok(self.lock().leases.acquire(request, now))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool> {
@@ -187,7 +246,21 @@ impl LeaderLock for MemoryStore {
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        Ok(self.lock().leases.release(lease))
+        let released = self.lock().leases.release(lease);
+        if released {
+            bump(&self.vacancies);
+        }
+        Ok(released)
+    }
+
+    async fn raise(&self, name: &str, floor: u64) -> Result<u64> {
+        let epoch = self.lock().leases.raise(name, floor);
+        bump(&self.vacancies);
+        Ok(epoch)
+    }
+
+    fn vacancies(&self) -> watch::Receiver<u64> {
+        self.vacancies.subscribe()
     }
 
     async fn inspect(&self, name: &str) -> Result<Option<LeaseInfo>> {

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::store::{Condition, Cursor, Filter, Index, IndexValue, Page, Query, RawRecord, Write};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Records {
     kinds: HashMap<&'static str, Kind>,
 }
 
 /// The records of one kind.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kind {
     rows: BTreeMap<Arc<str>, Row>,
     fields: HashMap<&'static str, BTreeSet<Entry>>,
 }
 
+#[derive(Clone)]
 struct Row {
     revision: u64,
     body: Arc<str>,

@@ -44,6 +44,12 @@ pub struct Certificate {
     /// When to ask the CA again.
     #[serde(with = "time::serde::rfc3339::option")]
     pub hint_check_at: Option<OffsetDateTime>,
+    /// The watch over the end of the live version, or, before there is one, of the newest.
+    #[serde(default)]
+    pub expiry: Option<ExpiryWatch>,
+    /// When to see that every automatic distribution has a run of the newest version.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub distribution_check_at: Option<OffsetDateTime>,
     /// The last failure, until something succeeds.
     pub last_error: Option<ErrorRecord>,
     /// Since when.
@@ -56,7 +62,16 @@ pub struct Certificate {
 
 impl Record for Certificate {
     const KIND: &'static str = "certificate";
-    const FIELDS: &'static [&'static str] = &["project", "name", "state", "issuer", "renew_at", "hint_check_at"];
+    const FIELDS: &'static [&'static str] = &[
+        "project",
+        "name",
+        "state",
+        "issuer",
+        "renew_at",
+        "hint_check_at",
+        "expiry_check_at",
+        "distribution_check_at",
+    ];
 
     fn id(&self) -> &str {
         &self.id
@@ -70,6 +85,8 @@ impl Record for Certificate {
             .field("issuer", &*self.issuer_id)
             .maybe("renew_at", self.renew_at)
             .maybe("hint_check_at", self.hint_check_at)
+            .maybe("expiry_check_at", self.expiry.as_ref().and_then(|watch| watch.check_at))
+            .maybe("distribution_check_at", self.distribution_check_at)
     }
 }
 
@@ -90,6 +107,24 @@ impl Default for RenewalPolicy {
     fn default() -> Self {
         Self { automatic: true, at_fraction: 2.0 / 3.0, follow_hint: true }
     }
+}
+
+/// A watch over the end of one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiryWatch {
+    /// The version.
+    pub version: u32,
+    /// Start of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_before: OffsetDateTime,
+    /// End of its validity.
+    #[serde(with = "time::serde::rfc3339")]
+    pub not_after: OffsetDateTime,
+    /// The nearest threshold, in days, that was spoken of; 0: that it has ended.
+    pub told: Option<u32>,
+    /// When to look again; `None`: never.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub check_at: Option<OffsetDateTime>,
 }
 
 /// What the CA said about renewing, and the instant chosen within its window.

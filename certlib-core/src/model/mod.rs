@@ -3,30 +3,37 @@
 //! Every record belongs to a project; ids are unique over all projects. Secrets appear only as
 //! [`Sealed`](crate::secret::Sealed).
 
+mod approval;
 mod certificate;
 mod challenge;
 mod event;
+mod job_log;
+mod limit;
+mod node;
 mod order;
 mod project;
 mod run;
 mod target;
 
-use uuid::Uuid;
-
+pub use self::approval::{ApprovalDecision, ApprovalRequest, ApprovalState};
 pub use self::certificate::{
-    Certificate, CertificateState, CertificateVersion, RenewalHint, RenewalPolicy, VersionState,
+    Certificate, CertificateState, CertificateVersion, ExpiryWatch, RenewalHint, RenewalPolicy, VersionState,
 };
 pub use self::challenge::AcmeChallenge;
-pub use self::event::Event;
+pub use self::event::{Event, Severity};
+pub use self::job_log::{JobLog, JobLogLine, LogLevel, LogPosition};
+pub use self::limit::{IssuanceBucket, IssuanceLimit, IssuanceWindow};
+pub use self::node::{LaneLoad, Node};
 pub use self::order::{Order, OrderStage};
 pub use self::project::{Credential, Issuer, IssuerSecret, Project};
 pub use self::run::{JournalEntry, Run, RunState, RunSummary, TargetPhase, TargetRun, TargetStatus};
 pub use self::target::{Distribution, Target, TargetState, Trigger};
 use crate::error::{Error, Result};
+use crate::random;
 
-/// A fresh id: UUID version 7, so that ids sort by age.
+/// A fresh id, which sorts by age: UUID version 7.
 pub fn new_id() -> String {
-    Uuid::now_v7().to_string()
+    random::id().to_string()
 }
 
 /// Fails unless `name` can name something: 1 to 100 characters, none of them control characters.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::IssuanceLimit;
 use crate::error::{Error, Result};
 use crate::secret::Sealed;
 use crate::store::{Index, Record};
@@ -68,6 +69,9 @@ pub struct Issuer {
     pub config: Value,
     /// The credential it uses.
     pub credential_id: Option<String>,
+    /// How many orders it may be given; `None`: any number.
+    #[serde(default)]
+    pub limit: Option<IssuanceLimit>,
     /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

@@ -1,5 +1,7 @@
 //! Runs: one execution of a distribution, target by target.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -38,18 +40,52 @@ pub struct Run {
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
+    /// Whether rollback may still need its journals; a later run releases them.
+    #[serde(default)]
+    pub kept: bool,
+    /// When the clean-up has to look at it.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub tidy_at: Option<OffsetDateTime>,
+}
+
+impl Run {
+    /// How long after its end the clean-up looks at what the run supersedes.
+    const TIDY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+    /// Ends the run; it is looked at again at `due`.
+    pub(crate) fn finish(&mut self, state: RunState, now: OffsetDateTime, due: Option<OffsetDateTime>) {
+        self.state = state;
+        self.finished_at = Some(now);
+        self.due = due;
+        self.kept = true;
+        // A run that is tried again every day is looked at all the same.
+        self.tidy_at.get_or_insert(now + Self::TIDY_AFTER);
+    }
+
+    /// The value of the field `delivers` of the runs that deliver `version` as a distribution says.
+    pub fn delivers(distribution_id: &str, version: u32) -> String {
+        format!("{distribution_id}/{version}")
+    }
 }
 
 impl Record for Run {
     const KIND: &'static str = "run";
-    const FIELDS: &'static [&'static str] = &["project", "certificate", "due"];
+    const FIELDS: &'static [&'static str] =
+        &["project", "certificate", "distribution", "delivers", "kept", "due", "tidy_at"];
 
     fn id(&self) -> &str {
         &self.id
     }
 
     fn index(&self) -> Index {
-        Index::new().field("project", &*self.project).field("certificate", &*self.certificate_id).maybe("due", self.due)
+        Index::new()
+            .field("project", &*self.project)
+            .field("certificate", &*self.certificate_id)
+            .field("distribution", &*self.distribution_id)
+            .field("delivers", Self::delivers(&self.distribution_id, self.version))
+            .maybe("kept", self.kept.then_some(&*self.distribution_id))
+            .maybe("due", self.due)
+            .maybe("tidy_at", self.tidy_at)
     }
 }
 

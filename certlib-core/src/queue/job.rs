@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{PAYLOAD_DEPTH_MAX, PAYLOAD_MAX, later};
+use super::{PAYLOAD_DEPTH_MAX, PAYLOAD_HARD_MAX, PAYLOAD_MAX, later};
 use crate::error::{Error, ErrorRecord, Result};
+use crate::model;
 
 /// An isolated share of workers: no lane can starve another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -126,8 +126,13 @@ pub struct NewJob {
     pub key: Option<String>,
     /// The project it belongs to; empty for the installation's own.
     pub project: String,
+    /// The larger work it is part of: workers take turns between parents, so that one with thousands of jobs delays no
+    /// other by more than the jobs that run. `None`: its project.
+    pub parent: Option<String>,
     /// What it needs to know. Never a secret.
     pub payload: Value,
+    /// How large the payload may be, in bytes of JSON: 256 KiB, at most [`PAYLOAD_HARD_MAX`].
+    pub payload_limit: usize,
     /// Higher goes first; 0 is normal.
     pub priority: i16,
     /// How long to wait before it may run.
@@ -138,12 +143,14 @@ impl NewJob {
     /// A job of type `kind`, due at once, without natural key.
     pub fn new(kind: impl Into<String>, lane: Lane, payload: Value) -> Self {
         Self {
-            id: Uuid::now_v7().to_string(),
+            id: model::new_id(),
             kind: kind.into(),
             lane,
             key: None,
             project: String::new(),
+            parent: None,
             payload,
+            payload_limit: PAYLOAD_MAX,
             priority: 0,
             delay: Duration::ZERO,
         }
@@ -163,6 +170,20 @@ impl NewJob {
         self
     }
 
+    /// Sets the parent.
+    #[must_use]
+    pub fn with_parent(mut self, parent: impl Into<String>) -> Self {
+        self.parent = Some(parent.into());
+        self
+    }
+
+    /// Allows a payload of `bytes`, at most [`PAYLOAD_HARD_MAX`].
+    #[must_use]
+    pub fn with_payload_limit(mut self, bytes: usize) -> Self {
+        self.payload_limit = bytes.min(PAYLOAD_HARD_MAX);
+        self
+    }
+
     /// Sets the priority.
     #[must_use]
     pub fn with_priority(mut self, priority: i16) -> Self {
@@ -177,16 +198,27 @@ impl NewJob {
         self
     }
 
+    /// For stores: the parent, or else the project.
+    pub fn effective_parent(&self) -> &str {
+        self.parent.as_deref().unwrap_or(&self.project)
+    }
+
     /// Fails unless every part is within its limits; every store calls this.
     ///
     /// # Errors
-    /// `Validation` `job_invalid` when the id or the type is empty, one of them or the project is longer than 200
-    /// bytes or the natural key than 500, or one holds control characters; `payload_invalid` when the payload is too
-    /// large, too deep or holds a NUL.
+    /// `Validation` `job_invalid` when the id or the type is empty, one of them, the project or the parent is longer than
+    /// 200 bytes or the natural key than 500, or one holds control characters; `payload_too_large`; `payload_invalid`
+    /// when the payload is too deep, holds a NUL, or a number that not every JSON reader keeps exactly.
     pub fn check(&self) -> Result<()> {
         let key = self.key.as_deref().unwrap_or_default();
-        let texts =
-            [("id", &*self.id, 200), ("kind", &*self.kind, 200), ("project", &*self.project, 200), ("key", key, 500)];
+        let parent = self.parent.as_deref().unwrap_or_default();
+        let texts = [
+            ("id", &*self.id, 200),
+            ("kind", &*self.kind, 200),
+            ("project", &*self.project, 200),
+            ("parent", parent, 200),
+            ("key", key, 500),
+        ];
         for (name, text, limit) in texts {
             let missing = text.is_empty() && matches!(name, "id" | "kind");
             if missing || text.len() > limit || text.chars().any(char::is_control) {
@@ -200,14 +232,21 @@ impl NewJob {
         let invalid =
             |why: &str| Error::validation("queue.enqueue", "payload_invalid", why.to_owned()).with("job", &self.kind);
         let text = self.payload.to_string();
-        if text.len() > PAYLOAD_MAX {
-            return Err(invalid("the payload is too large").with("limit", PAYLOAD_MAX).with("actual", text.len()));
+        let limit = self.payload_limit.min(PAYLOAD_HARD_MAX);
+        if text.len() > limit {
+            return Err(Error::validation("queue.enqueue", "payload_too_large", "the payload is too large")
+                .with("job", &self.kind)
+                .with("limit", limit)
+                .with("actual", text.len()));
         }
         if text.contains("\\u0000") {
             return Err(invalid("the payload holds a NUL character"));
         }
         if depth(&self.payload) > PAYLOAD_DEPTH_MAX {
             return Err(invalid("the payload is nested too deeply").with("limit", PAYLOAD_DEPTH_MAX));
+        }
+        if !is_portable(&self.payload) {
+            return Err(invalid("the payload holds an integer beyond 2^53; send it as text"));
         }
         Ok(())
     }
@@ -218,6 +257,51 @@ fn depth(value: &Value) -> usize {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
         _ => 0,
+    }
+}
+
+/// Whether every integer survives in a reader that keeps numbers as doubles.
+fn is_portable(value: &Value) -> bool {
+    const EXACT: u64 = 1 << 53;
+    match value {
+        Value::Array(items) => items.iter().all(is_portable),
+        Value::Object(members) => members.values().all(is_portable),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => integer.unsigned_abs() <= EXACT,
+            (None, Some(_)) => false,
+            (None, None) => true,
+        },
+        _ => true,
+    }
+}
+
+/// Which jobs a worker wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClaimRequest {
+    /// Of this lane.
+    pub lane: Lane,
+    /// Who asks.
+    pub worker: String,
+    /// At most this many.
+    pub limit: usize,
+    /// How long they are leased.
+    pub lease: Duration,
+    /// Parents whose jobs are passed over, because they have their share already.
+    pub avoid: Vec<String>,
+}
+
+impl ClaimRequest {
+    /// Due jobs of `lane`, whoever their parents are.
+    pub fn new(lane: Lane, worker: impl Into<String>, limit: usize, lease: Duration) -> Self {
+        Self { lane, worker: worker.into(), limit, lease, avoid: Vec::new() }
+    }
+
+    /// Passes over the jobs of these parents.
+    #[must_use]
+    pub fn avoiding(mut self, parents: Vec<String>) -> Self {
+        self.avoid = parents;
+        self
     }
 }
 
@@ -354,6 +438,8 @@ pub struct Job {
     pub key: Option<String>,
     /// The project it belongs to.
     pub project: String,
+    /// The larger work it is part of; its project if nothing else was said.
+    pub parent: String,
     /// What it needs to know.
     pub payload: Value,
     /// Higher goes first.
@@ -392,6 +478,7 @@ impl Job {
     /// For stores: a pending job as `new` asks for it, enqueued at `now`.
     pub fn from_new(new: NewJob, now: OffsetDateTime) -> Self {
         Self {
+            parent: new.effective_parent().to_owned(),
             id: new.id,
             kind: new.kind,
             lane: new.lane,

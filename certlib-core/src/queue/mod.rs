@@ -11,15 +11,17 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use self::job::{
-    AttemptRecord, Claim, Enqueued, Extension, Job, JobFilter, JobState, Lane, NewJob, Outcome, QueueDepth, QueueStats,
-    Settlement,
+    AttemptRecord, Claim, ClaimRequest, Enqueued, Extension, Job, JobFilter, JobState, Lane, NewJob, Outcome,
+    QueueDepth, QueueStats, Settlement,
 };
-pub use self::retry::{CrashVerdict, RetryPolicy, after_crash, after_failure};
-pub use self::transition::later;
+pub use self::retry::{CrashVerdict, RETRY_AFTER_MAX, RetryPolicy, after_crash, after_failure};
+pub use self::transition::{DEAD_LETTER_EVENT, later};
 use crate::error::Result;
 
-/// The largest payload, in bytes of JSON.
+/// The largest payload, in bytes of JSON, unless a job asks for more.
 pub const PAYLOAD_MAX: usize = 256 * 1024;
+/// The largest payload that any job can ask for.
+pub const PAYLOAD_HARD_MAX: usize = 1024 * 1024;
 /// The deepest nesting of a payload.
 pub const PAYLOAD_DEPTH_MAX: usize = 32;
 /// How many attempts a job remembers.
@@ -38,25 +40,25 @@ pub const ATTEMPTS_KEPT: usize = 50;
 /// - `run_at` and leases are measured by the store's own clock.
 ///
 /// # Errors
-/// As for [`Store`](crate::store::Store); enqueueing adds `Validation` `job_invalid` and `payload_invalid`, with limit and
-/// actual size.
+/// As for [`Store`](crate::store::Store); enqueueing adds `Validation` `job_invalid`, `payload_invalid`, and
+/// `payload_too_large` with limit and actual size.
 #[async_trait]
 pub trait JobQueue: Debug + Send + Sync + 'static {
     /// Adds jobs.
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>>;
 
-    /// Leases up to `limit` due jobs of `lane` to `worker`: by priority (highest first), due time, id.
-    /// Counts an attempt.
-    async fn claim(&self, lane: Lane, worker: &str, limit: usize, lease: Duration) -> Result<Vec<Job>>;
+    /// Leases due jobs to a worker: by priority (highest first), due time, id. Counts an attempt.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>>;
 
     /// Extends leases to `lease` from now; says for each claim whether it still holds.
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Extension>>;
 
-    /// Settles claimed jobs; `false` for each whose claim was lost.
+    /// Settles claimed jobs; `false` for each whose claim was lost. A job that ends in the dead-letter state leaves a
+    /// `job.dead_letter` event, in the same transaction.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<bool>>;
 
     /// Takes jobs back whose lease has passed: pending again after the policy's wait, cancelled if that was asked
-    /// for, or dead-lettered as poison. At most `limit`; returns them as they now are.
+    /// for, or dead-lettered as poison, with its event. At most `limit`; returns them as they now are.
     async fn reap(&self, policy: &RetryPolicy, limit: usize) -> Result<Vec<Job>>;
 
     /// Cancels a pending job at once; asks a running one to stop. Returns the job as it now is.
@@ -64,11 +66,15 @@ pub trait JobQueue: Debug + Send + Sync + 'static {
     /// `not_found` if there is none; `job_finished` if it is over.
     async fn cancel(&self, id: &str) -> Result<Job>;
 
-    /// Makes a failed, dead-lettered, cancelled or partial job pending again with a fresh ladder.
+    /// Makes a failed, dead-lettered, cancelled or partial job pending again after `delay`, with a fresh ladder.
     ///
     /// `not_found` if there is none; `job_active` if it, or another of the same key, is pending or in progress;
     /// `job_finished` if it succeeded.
-    async fn retry(&self, id: &str) -> Result<Job>;
+    async fn retry(&self, id: &str, delay: Duration) -> Result<Job>;
+
+    /// Deletes jobs in the final `state` that ended more than `older_than` ago, the oldest first, at most `limit`;
+    /// returns their ids. Deletes nothing when the state is not final.
+    async fn purge(&self, state: JobState, older_than: Duration, limit: usize) -> Result<Vec<String>>;
 
     /// The job with `id`.
     async fn job(&self, id: &str) -> Result<Option<Job>>;

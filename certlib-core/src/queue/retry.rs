@@ -30,17 +30,23 @@ impl RetryPolicy {
     }
 }
 
+/// The longest wait that a peer can ask for.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 86_400);
+
 /// The outcome of attempt number `attempt` (from 1) that failed with `error`.
 ///
 /// `auth`, `validation` and `io_permanent` fail at once. The others wait for the longer of the ladder's step and the
-/// peer's `Retry-After`, and are dead-lettered when the ladder ends.
+/// peer's `Retry-After`, of which at most [`RETRY_AFTER_MAX`] counts, and are dead-lettered when the ladder ends.
 pub fn after_failure(policy: &RetryPolicy, attempt: u32, error: &Error, jitter: Jitter) -> Outcome {
     let record = error.to_record();
     if !error.class().is_retryable() {
         return Outcome::Failed { error: record };
     }
     match policy.ladder.wait(attempt, jitter) {
-        Some(wait) => Outcome::Retry { error: record, delay: wait.max(error.retry_after().unwrap_or_default()) },
+        Some(wait) => {
+            let asked_for = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
+            Outcome::Retry { error: record, delay: wait.max(asked_for) }
+        }
         None => Outcome::DeadLetter { error: record },
     }
 }
@@ -110,10 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_a_lower_bound() {
-        let error = Error::transient("t", "busy", "busy").with_retry_after(Some(Duration::from_secs(600)));
-        let outcome = after_failure(&RetryPolicy::default(), 1, &error, Jitter::NONE);
-        assert_eq!(outcome.delay(), Duration::from_secs(600));
+    fn retry_after_is_a_lower_bound_within_reason() {
+        let delay = |after| {
+            let error = Error::transient("t", "busy", "busy").with_retry_after(Some(after));
+            after_failure(&RetryPolicy::default(), 1, &error, Jitter::NONE).delay()
+        };
+        assert_eq!(delay(Duration::from_secs(600)), Duration::from_secs(600));
+        assert_eq!(delay(Duration::from_secs(6)), Duration::from_secs(60));
+        assert_eq!(delay(Duration::MAX), RETRY_AFTER_MAX);
     }
 
     #[test]

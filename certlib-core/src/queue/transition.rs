@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::ATTEMPTS_KEPT;
@@ -9,6 +10,10 @@ use super::job::{AttemptRecord, Claim, Job, JobState, Outcome};
 use super::retry::{CrashVerdict, RetryPolicy, after_crash};
 use crate::backoff::Jitter;
 use crate::error::{Error, ErrorRecord, Result, codes};
+use crate::model::Event;
+
+/// The kind of the event that a job leaves when it is given up.
+pub const DEAD_LETTER_EVENT: &str = "job.dead_letter";
 
 /// For stores: the time after `wait`, or the end of the calendar if `wait` is beyond it.
 pub fn later(from: OffsetDateTime, wait: Duration) -> OffsetDateTime {
@@ -46,7 +51,10 @@ impl Job {
     ///
     /// A job that was asked to stop does not become pending: it ends as cancelled. A job that was enqueued again
     /// while it ran does not stay final: it starts afresh.
-    pub fn settle(&mut self, outcome: &Outcome, duration: Duration, now: OffsetDateTime) {
+    ///
+    /// Returns the event that the store must write in the same transaction, if there is one.
+    #[must_use = "the event belongs to the same transaction"]
+    pub fn settle(&mut self, outcome: &Outcome, duration: Duration, now: OffsetDateTime) -> Option<Event> {
         if let Some(error) = outcome.error() {
             self.remember(error.clone(), duration, now);
         }
@@ -61,10 +69,14 @@ impl Job {
             }
             state => self.finish(state, now),
         }
+        self.event(now)
     }
 
     /// Takes a job back whose lease has passed.
-    pub fn crash(&mut self, policy: &RetryPolicy, jitter: Jitter, now: OffsetDateTime) {
+    ///
+    /// Returns the event that the store must write in the same transaction, if there is one.
+    #[must_use = "the event belongs to the same transaction"]
+    pub fn crash(&mut self, policy: &RetryPolicy, jitter: Jitter, now: OffsetDateTime) -> Option<Event> {
         self.crash_count = self.crash_count.saturating_add(1);
         let verdict = after_crash(policy, self.attempt, self.crash_count, self.cancel_requested, jitter);
         let record = match verdict {
@@ -77,6 +89,7 @@ impl Job {
             CrashVerdict::Cancelled => self.finish(JobState::Cancelled, now),
             CrashVerdict::Poison => self.finish(JobState::DeadLetter, now),
         }
+        self.event(now)
     }
 
     /// Cancels a pending job, asks a running one to stop.
@@ -95,17 +108,17 @@ impl Job {
         Ok(())
     }
 
-    /// Makes a job that ended without success pending again, with a fresh ladder. The epoch and the list of attempts
-    /// stay.
+    /// Makes a job that ended without success pending again from `run_at` on, with a fresh ladder. The epoch and the list
+    /// of attempts stay.
     ///
     /// # Errors
     /// `Validation` `job_active` or, when it succeeded, `job_finished`.
-    pub fn restart(&mut self, now: OffsetDateTime) -> Result<()> {
+    pub fn restart(&mut self, run_at: OffsetDateTime) -> Result<()> {
         match self.state {
             JobState::Pending | JobState::InProgress => Err(self.active_already()),
             JobState::Succeeded => Err(self.refuse("queue.retry", "job_finished", "the job succeeded")),
             _ => {
-                self.refresh(now);
+                self.refresh(run_at);
                 Ok(())
             }
         }
@@ -137,12 +150,21 @@ impl Job {
         self.finished_at = Some(now);
     }
 
-    fn refresh(&mut self, now: OffsetDateTime) {
+    fn refresh(&mut self, run_at: OffsetDateTime) {
         self.attempt = 0;
         self.crash_count = 0;
         self.cancel_requested = false;
         self.finished_at = None;
-        self.wait_until(now);
+        self.wait_until(run_at);
+    }
+
+    /// What the world should hear about the job as it now is.
+    fn event(&self, now: OffsetDateTime) -> Option<Event> {
+        let last = self.attempts.last().map(|attempt| &attempt.error);
+        (self.state == JobState::DeadLetter).then(|| {
+            let data = json!({ "kind": self.kind, "key": self.key, "attempts": self.attempt, "error": last });
+            Event::new(&self.project, DEAD_LETTER_EVENT, &self.id, data, now)
+        })
     }
 
     fn remember(&mut self, error: ErrorRecord, duration: Duration, at: OffsetDateTime) {
@@ -191,7 +213,7 @@ mod tests {
         ] {
             let mut job = running();
             job.stop(NOW).unwrap();
-            job.settle(&outcome, Duration::ZERO, NOW);
+            let _ = job.settle(&outcome, Duration::ZERO, NOW);
             assert_eq!(job.state, JobState::Cancelled, "{outcome:?}");
             assert_eq!(job.finished_at, Some(NOW));
         }
@@ -202,20 +224,20 @@ mod tests {
         let mut cancelled_last = running();
         cancelled_last.rerun_requested = true;
         cancelled_last.stop(NOW).unwrap();
-        cancelled_last.settle(&Outcome::Cancelled, Duration::ZERO, NOW);
+        let _ = cancelled_last.settle(&Outcome::Cancelled, Duration::ZERO, NOW);
         assert_eq!(cancelled_last.state, JobState::Cancelled);
 
         let mut enqueued_last = running();
         enqueued_last.stop(NOW).unwrap();
         enqueued_last.rerun_requested = true;
-        enqueued_last.settle(&Outcome::Cancelled, Duration::ZERO, NOW);
+        let _ = enqueued_last.settle(&Outcome::Cancelled, Duration::ZERO, NOW);
         assert_eq!((enqueued_last.state, enqueued_last.cancel_requested), (JobState::Pending, false));
     }
 
     #[test]
     fn no_wait_is_too_long() {
         let mut job = running();
-        job.settle(&Outcome::Snooze { delay: Duration::MAX }, Duration::ZERO, NOW);
+        let _ = job.settle(&Outcome::Snooze { delay: Duration::MAX }, Duration::ZERO, NOW);
         assert!(job.run_at.year() >= 9999);
         let endless = NewJob::new("test", Lane::Maintenance, Value::Null).with_delay(Duration::MAX);
         assert!(Job::from_new(endless, NOW).run_at.year() >= 9999);
@@ -225,7 +247,7 @@ mod tests {
     fn only_the_last_attempts_are_kept() {
         let mut job = running();
         for _ in 0..ATTEMPTS_KEPT + 7 {
-            job.settle(&Outcome::Retry { error: failure(), delay: Duration::ZERO }, Duration::ZERO, NOW);
+            let _ = job.settle(&Outcome::Retry { error: failure(), delay: Duration::ZERO }, Duration::ZERO, NOW);
             job.start("worker", NOW);
         }
         assert_eq!(job.attempts.len(), ATTEMPTS_KEPT);
@@ -233,15 +255,28 @@ mod tests {
     }
 
     #[test]
+    fn only_a_job_that_is_given_up_leaves_an_event() {
+        let mut job = running();
+        assert!(job.settle(&Outcome::Failed { error: failure() }, Duration::ZERO, NOW).is_none());
+        let mut job = running();
+        let event = job.settle(&Outcome::DeadLetter { error: failure() }, Duration::ZERO, NOW).unwrap();
+        assert_eq!((&*event.kind, &*event.subject, event.at), (DEAD_LETTER_EVENT, &*job.id, NOW));
+        assert_eq!(event.data["error"]["code"], "down");
+        let mut rerun = running();
+        rerun.rerun_requested = true;
+        assert!(rerun.settle(&Outcome::DeadLetter { error: failure() }, Duration::ZERO, NOW).is_none());
+    }
+
+    #[test]
     fn crashes_count_only_in_a_row() {
         let policy = RetryPolicy::default();
         let mut job = running();
         for _ in 0..10 {
-            job.crash(&policy, Jitter::NONE, NOW);
+            let _ = job.crash(&policy, Jitter::NONE, NOW);
             job.start("worker", NOW);
-            job.crash(&policy, Jitter::NONE, NOW);
+            let _ = job.crash(&policy, Jitter::NONE, NOW);
             job.start("worker", NOW);
-            job.settle(&Outcome::Release, Duration::ZERO, NOW);
+            let _ = job.settle(&Outcome::Release, Duration::ZERO, NOW);
             job.start("worker", NOW);
         }
         assert_eq!((job.state, job.crash_count), (JobState::InProgress, 0));

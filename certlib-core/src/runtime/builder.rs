@@ -1,21 +1,28 @@
 //! Putting a runtime together.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
-
-use uuid::Uuid;
+use std::sync::Arc;
 
 use super::Runtime;
 use super::engine::Engine;
 use super::handler::JobHandler;
-use super::issuers::{IssuerCache, IssuerRegistry};
+use super::issuers::IssuerRegistry;
+use super::job_log::JobLogs;
+use super::node_name;
 use super::settings::Settings;
+use super::vitals::Vitals;
 use crate::clock::{Clock, SystemClock};
 use crate::distribution::DistributionHandler;
 use crate::error::{Error, Result};
 use crate::issuance::{HintHandler, IssuanceHandler, RevocationHandler};
 use crate::module::ModuleRegistry;
-use crate::scheduler::{ChallengeSweep, HintSweep, RenewalSweep, RunSweep, Sweep};
+use crate::queue::Lane;
+use crate::random;
+use crate::scheduler::{
+    ApprovalSweep, AutoDistributionSweep, ChallengeSweep, Epochs, EventSweep, ExpirationSweep, HintSweep,
+    JobCleanupSweep, Leadership, NodeSweep, Notify, RateWindowSweep, RenewalSweep, RunCleanupSweep, RunSweep, Sweep,
+    Watchdog,
+};
 use crate::secret::SecretEnvelope;
 use crate::store::SharedStore;
 
@@ -30,6 +37,8 @@ pub struct RuntimeBuilder {
     settings: Settings,
     handlers: Vec<Arc<dyn JobHandler>>,
     sweeps: Vec<Arc<dyn Sweep>>,
+    watchdog: Watchdog,
+    notify: Notify,
 }
 
 impl RuntimeBuilder {
@@ -43,6 +52,8 @@ impl RuntimeBuilder {
             settings: Settings::default(),
             handlers: Vec::new(),
             sweeps: Vec::new(),
+            watchdog: Watchdog::default(),
+            notify: Notify::default(),
         }
     }
 
@@ -88,30 +99,63 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Where the watchdog of a leader runs: on a thread of its own, unless the clock is simulated.
+    #[must_use]
+    pub fn watchdog(mut self, watchdog: Watchdog) -> Self {
+        self.watchdog = watchdog;
+        self
+    }
+
+    /// Calls `callback` whenever this node gains or loses leadership, or must not lead. It is called from within, so
+    /// it must return soon; it may be called on any thread, but never twice at the same time for the same reason.
+    #[must_use]
+    pub fn on_leadership(mut self, callback: impl Fn(&Leadership) + Send + Sync + 'static) -> Self {
+        self.notify.add(callback);
+        self
+    }
+
+    /// Calls `callback` with the epoch when the work of a former leader cannot be stopped: see [`Leadership::Stuck`].
+    /// certlib never ends the process of its host; this is where the host can.
+    #[must_use]
+    pub fn on_leadership_stuck(self, callback: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        self.on_leadership(move |what| {
+            if let Leadership::Stuck { epoch } = what {
+                callback(*epoch);
+            }
+        })
+    }
+
     /// The runtime.
     ///
     /// # Errors
-    /// `Validation` `settings_invalid`; `handler_duplicate` when two handlers claim one type of job.
-    pub fn build(self) -> Result<Runtime> {
+    /// `Validation` `settings_invalid`; `handler_duplicate` when two handlers claim one type of job;
+    /// `state_unreadable` when `state_dir` is set and cannot be read.
+    pub fn build(mut self) -> Result<Runtime> {
         self.settings.check()?;
-        let unique = Uuid::new_v4().simple().to_string();
+        self.settings.node_name = node_name::from_environment(&self.settings.node_name);
+        let epochs = Epochs::open(self.settings.state_dir.as_deref())?;
+        let unique = random::id().simple().to_string();
+        let node_id = format!("{}/{}", self.settings.node_name, &unique[20..]);
+        let logs = JobLogs::new(self.clock.clone(), &node_id, self.settings.failed_job_retention);
         let engine = Arc::new(Engine {
+            job_logs: Arc::new(logs),
             store: self.store,
             envelope: self.envelope,
             clock: self.clock,
             modules: self.modules,
             issuers: self.issuers,
-            node_id: format!("{}/{}", self.settings.node_name, &unique[..12]),
+            node_id,
+            vitals: Arc::new(Vitals::new(epochs)),
             settings: self.settings,
-            made: IssuerCache::default(),
-            limits: Mutex::default(),
+            made: Arc::default(),
+            limits: Arc::default(),
         });
         let mut handlers: Vec<Arc<dyn JobHandler>> = vec![
-            Arc::new(IssuanceHandler::first(engine.clone())),
-            Arc::new(IssuanceHandler::renewal(engine.clone())),
-            Arc::new(RevocationHandler::new(engine.clone())),
-            Arc::new(HintHandler::new(engine.clone())),
-            Arc::new(DistributionHandler::new(engine.clone())),
+            Arc::new(IssuanceHandler::first(engine.on(Lane::Issuance))),
+            Arc::new(IssuanceHandler::renewal(engine.on(Lane::Issuance))),
+            Arc::new(RevocationHandler::new(engine.on(Lane::Issuance))),
+            Arc::new(HintHandler::new(engine.on(Lane::Maintenance))),
+            Arc::new(DistributionHandler::new(engine.on(Lane::Distribution))),
         ];
         handlers.extend(self.handlers);
         let mut kinds = HashSet::new();
@@ -119,9 +163,25 @@ impl RuntimeBuilder {
             return Err(Error::validation("runtime.build", "handler_duplicate", "two handlers claim one type of job")
                 .with("kind", twice.kind()));
         }
-        let mut sweeps: Vec<Arc<dyn Sweep>> =
-            vec![Arc::new(RenewalSweep), Arc::new(HintSweep), Arc::new(RunSweep), Arc::new(ChallengeSweep)];
+        // Their gauges are there, at zero, before the first job is.
+        engine.vitals.kinds(handlers.iter().map(|handler| handler.kind()));
+        let settings = &engine.settings;
+        // First what keeps certificates alive, last what only saves room.
+        let mut sweeps: Vec<Arc<dyn Sweep>> = vec![
+            Arc::new(RenewalSweep),
+            Arc::new(ExpirationSweep::new(settings.expiry_thresholds.clone())),
+            Arc::new(HintSweep),
+            Arc::new(RunSweep),
+            Arc::new(AutoDistributionSweep),
+            Arc::new(ApprovalSweep),
+            Arc::new(ChallengeSweep),
+            Arc::new(RateWindowSweep),
+            Arc::new(RunCleanupSweep::new(settings.run_retention)),
+            Arc::new(EventSweep::new(settings.event_retention)),
+            Arc::new(NodeSweep),
+        ];
+        sweeps.push(Arc::new(JobCleanupSweep::new(&engine.settings)));
         sweeps.extend(self.sweeps);
-        Ok(Runtime { engine, handlers, sweeps })
+        Ok(Runtime { engine, handlers, sweeps, watchdog: self.watchdog, notify: self.notify })
     }
 }

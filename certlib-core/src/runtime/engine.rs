@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::issuers::{IssuerCache, IssuerRegistry};
+use super::job_log::JobLogs;
 use super::settings::Settings;
+use super::vitals::Vitals;
 use crate::bundle::{CertificateBundle, PrivateKey};
 use crate::clock::Clock;
 use crate::context::Context;
@@ -15,10 +17,12 @@ use crate::error::{Error, Result};
 use crate::issuer::AsyncIssuer;
 use crate::model::{CertificateVersion, Credential, Target};
 use crate::module::{ErasedModule, ModuleRegistry, TargetSpec};
+use crate::queue::Lane;
 use crate::secret::{Aad, Secret, SecretEnvelope, SecretString};
 use crate::store::{Record as _, SharedStore, StoreExt as _};
 
 /// Store, envelope, clock and registries.
+#[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) store: SharedStore,
     pub(crate) envelope: Arc<dyn SecretEnvelope>,
@@ -28,11 +32,19 @@ pub(crate) struct Engine {
     pub(crate) settings: Settings,
     /// Unique to this process: who holds leases and claims.
     pub(crate) node_id: String,
-    pub(super) made: IssuerCache,
-    pub(super) limits: Mutex<HashMap<&'static str, Arc<Semaphore>>>,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) job_logs: Arc<JobLogs>,
+    pub(super) made: Arc<IssuerCache>,
+    pub(super) limits: Arc<Mutex<HashMap<&'static str, Arc<Semaphore>>>>,
 }
 
 impl Engine {
+    /// The same over the connections that only `lane` uses.
+    pub(crate) fn on(&self, lane: Lane) -> Arc<Self> {
+        let store = self.store.lane(lane).unwrap_or_else(|| self.store.clone());
+        Arc::new(Self { store, ..self.clone() })
+    }
+
     /// The issuer with `id`, ready for use.
     pub(crate) async fn issuer(&self, cx: &Context, id: &str) -> Result<Arc<dyn AsyncIssuer>> {
         self.made.issuer(self, cx, id).await

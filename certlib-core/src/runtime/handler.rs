@@ -6,10 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::job_log::JobLogger;
 use crate::context::Context;
 use crate::error::Result;
+use crate::model::LogLevel;
 use crate::queue::{Claim, Job, Lane, Outcome, RetryPolicy};
-use crate::store::{Condition, WriteBatch};
+use crate::store::{Condition, SharedStore, WriteBatch};
 
 /// Runs one type of job.
 ///
@@ -44,16 +46,27 @@ pub trait JobHandler: Debug + Send + Sync + 'static {
 pub struct JobContext {
     /// Clock, cancellation, and the job's id as the operation id.
     pub cx: Context,
+    /// The store, over the connections of the job's lane.
+    pub store: SharedStore,
     /// The right to run the job: a condition of every write.
     pub claim: Claim,
     /// Fires when the claim is lost. Unlike [`Context::cancel`] it is no request: somebody else is at work already.
     pub lost: CancellationToken,
+    pub(super) log: JobLogger,
 }
 
 impl JobContext {
     /// A batch that is refused once another worker has the job.
     pub fn batch(&self) -> WriteBatch {
         WriteBatch::new().require(Condition::Claim(self.claim.clone()))
+    }
+
+    /// Adds a line to the job's log, for people: never a secret. Returns at once; lines are written in the background,
+    /// within a second, and before the job is settled.
+    ///
+    /// Control characters are escaped and a line is cut at 8 KiB. Of each job, 1,000 lines and 256 KiB are kept.
+    pub fn log(&self, level: LogLevel, message: impl AsRef<str>) {
+        self.log.log(level, message.as_ref());
     }
 }
 

@@ -1,10 +1,14 @@
 //! The runtime: puts store, envelope, issuers and modules together and keeps the work going.
 
+mod beat;
 mod builder;
 mod engine;
 mod handler;
 mod issuers;
+mod job_log;
+mod node_name;
 mod settings;
+mod vitals;
 mod worker;
 
 use std::fmt;
@@ -17,9 +21,10 @@ pub use self::builder::RuntimeBuilder;
 pub(crate) use self::engine::Engine;
 pub use self::handler::{Handled, JobContext, JobHandler};
 pub use self::issuers::IssuerRegistry;
+pub(crate) use self::job_log::Followed;
 pub use self::settings::{Role, Settings};
 use crate::client::Client;
-use crate::scheduler::{Scheduler, Sweep};
+use crate::scheduler::{Notify, Scheduler, Sweep, Watchdog};
 use crate::secret::SecretEnvelope;
 use crate::store::SharedStore;
 
@@ -47,6 +52,8 @@ pub struct Runtime {
     engine: Arc<Engine>,
     handlers: Vec<Arc<dyn JobHandler>>,
     sweeps: Vec<Arc<dyn Sweep>>,
+    watchdog: Watchdog,
+    notify: Notify,
 }
 
 impl Runtime {
@@ -68,10 +75,14 @@ impl Runtime {
             worker::spawn(&self.engine, self.handlers, &stop, &tasks);
         }
         if self.engine.settings.roles.contains(&Role::Scheduler) {
-            tasks.spawn(Scheduler::new(self.engine.clone(), self.sweeps).run(stop.clone()));
+            let scheduler = Scheduler::new(self.engine.clone(), self.sweeps, self.watchdog, self.notify);
+            tasks.spawn(scheduler.run(stop.clone()));
         }
         tasks.close();
-        RunningRuntime { engine: self.engine, stop, tasks }
+        let heart = TaskTracker::new();
+        heart.spawn(beat::beat(self.engine.clone(), stop.clone(), tasks));
+        heart.close();
+        RunningRuntime { engine: self.engine, stop, heart }
     }
 }
 
@@ -85,7 +96,8 @@ impl fmt::Debug for Runtime {
 pub struct RunningRuntime {
     engine: Arc<Engine>,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    /// Beats until everything else has ended.
+    heart: TaskTracker,
 }
 
 impl RunningRuntime {
@@ -94,13 +106,30 @@ impl RunningRuntime {
         Client::new(self.engine.clone())
     }
 
-    /// Stops gracefully: claims nothing more, asks what runs to stop at its next safe point, gives unfinished jobs
-    /// back without counting an attempt, and releases the leader's lease. Returns when all of that is done.
+    /// Whether this node may act as leader at this very moment. Computed from its own clock: it turns false when the
+    /// lease is too old to be trusted, whatever hangs.
+    pub fn is_leader(&self) -> bool {
+        self.engine.vitals.is_leader()
+    }
+
+    /// Sets the gauges of [`metrics`](crate::metrics); call it right before they are rendered. Those of this process
+    /// are set before anything is waited for, and so are true even while the store does not answer; then the depth of
+    /// the queue is asked for. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`JobQueue`](crate::queue::JobQueue); `Network` `timeout` when the store does not answer within 2 s.
+    pub async fn record_metrics(&self) -> crate::Result<()> {
+        self.client().record_metrics().await
+    }
+
+    /// Stops gracefully: claims nothing more, lets what runs go on for [`Settings::shutdown_grace`] and then asks it to
+    /// stop at its next safe point, gives unfinished jobs back without counting an attempt, releases the leader's lease, and takes the node out of the cluster view.
+    /// Returns when all of that is done.
     ///
     /// Not cancel-safe in the sense that a dropped future leaves the stopping tasks running on their own.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        self.tasks.wait().await;
+        self.heart.wait().await;
     }
 }
 

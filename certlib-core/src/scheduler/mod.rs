@@ -1,13 +1,36 @@
 //! The leader's loop: one node at a time looks for what is due and enqueues it.
 //!
 //! A sweep only enqueues deduplicated jobs, in commits that demand the leader's lease: a second leader, or a sweep
-//! that runs twice, changes nothing.
+//! that runs twice, changes nothing. That is what safety rests on; it needs no clock.
+//!
+//! Clocks decide how soon a leader stops: it trusts its lease for [0.7](crate::runtime::Settings::STEP_DOWN) of its
+//! time, counted from before the request was sent whose answer arrived. Then its [`LeaderGate`] closes, by itself, and
+//! its [`Watchdog`] drops what still runs. Until 0.9 of that time all of it must have ended, or the host is
+//! [told](Leadership::Stuck) and the node does not lead again. The lease is given back only once all of it has ended.
+//!
+//! Since sweeps do nothing outside the store, a new leader need not wait for what its predecessor may still be doing.
 
+mod approvals;
+mod auto_distribution;
+mod cadence;
+mod candidate;
 mod challenges;
 mod due;
+mod epochs;
+mod events;
+mod expiration;
+mod gate;
 mod hints;
+mod job_cleanup;
+mod leader;
+mod node_cleanup;
+mod notice;
+mod rate_windows;
 mod renewal;
+mod run_cleanup;
 mod runs;
+mod term;
+mod watchdog;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,31 +39,58 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub use self::approvals::{APPROVAL_EXPIRED_EVENT, ApprovalSweep};
+pub use self::auto_distribution::AutoDistributionSweep;
+pub use self::candidate::STORE_REGRESSED_EVENT;
 pub use self::challenges::ChallengeSweep;
+pub(crate) use self::epochs::Epochs;
+pub use self::events::EventSweep;
+pub use self::expiration::{EXPIRED_EVENT, EXPIRING_EVENT, ExpirationSweep};
+pub use self::gate::LeaderGate;
 pub use self::hints::HintSweep;
+pub use self::job_cleanup::JobCleanupSweep;
+pub use self::leader::ELECTION_EVENT;
+pub(crate) use self::leader::Scheduler;
+pub use self::node_cleanup::NodeSweep;
+pub(crate) use self::notice::Notify;
+pub use self::notice::{Leadership, TermEnd};
+pub use self::rate_windows::RateWindowSweep;
 pub use self::renewal::RenewalSweep;
+pub use self::run_cleanup::RunCleanupSweep;
 pub use self::runs::RunSweep;
+use self::term::Term;
+pub use self::watchdog::Watchdog;
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Result, codes};
 use crate::lock::Lease;
-use crate::metrics;
-use crate::runtime::{Engine, Settings};
-use crate::store::{Condition, SharedStore, WriteBatch};
+use crate::store::{Commit, Condition, SharedStore, WriteBatch};
 
 /// The name of the scheduler's lease.
 pub const LEASE: &str = "scheduler";
 
+/// Every lease that certlib takes: the cluster view joins them with the nodes.
+pub const LEASES: &[&str] = &[LEASE];
+
 /// Looks for one kind of thing that is due.
 ///
 /// # Contract
-/// Costs what is due, not what exists; commits through [`SweepContext::batch`]; may run twice for the same moment.
+/// Costs what is due, not what exists; commits through [`SweepContext::commit`]; may run twice for the same moment.
+/// Asks [`SweepContext::is_over`] between items and before anything outside, and then returns. It may also be dropped
+/// at any await, when the lease is lost; and it must not block its thread, or the host is told that its leader is
+/// [stuck](Leadership::Stuck).
 ///
 /// # Errors
 /// Any; it is logged, and the sweep runs again next time.
 #[async_trait]
 pub trait Sweep: Debug + Send + Sync + 'static {
-    /// Its name, for logs.
+    /// Its name, for logs and metrics.
     fn name(&self) -> &'static str;
+
+    /// How long after it began it is run again, at the next tick of the leader; zero, the default: at each. What is
+    /// found by its time is best looked for at each tick; what only saves room can wait.
+    fn interval(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Enqueues what is due; says how much that was.
     async fn run(&self, cx: &SweepContext) -> Result<usize>;
@@ -56,125 +106,61 @@ pub struct SweepContext {
     pub clock: Arc<dyn Clock>,
     /// Fires when the sweep must stop: leadership is lost or the node shuts down.
     pub cancel: CancellationToken,
-    lease: Lease,
+    term: Arc<Term>,
 }
 
 impl SweepContext {
+    fn new(store: SharedStore, term: Arc<Term>) -> Self {
+        Self { store, clock: term.clock.clone(), cancel: term.cancel.clone(), term }
+    }
+
+    /// A context under a lease that the caller acquired for `ttl`, just before: to run a sweep by itself, as tests do.
+    pub fn under(lease: Lease, ttl: Duration, store: SharedStore, clock: Arc<dyn Clock>) -> Self {
+        let sent = clock.monotonic();
+        Self::new(store, Arc::new(Term::new(lease, sent, ttl, clock)))
+    }
+
     /// A batch that only the present leader can commit.
     pub fn batch(&self) -> WriteBatch {
-        WriteBatch::new().require(Condition::Lease(self.lease.clone()))
-    }
-}
-
-/// Stands for leader; as leader, sweeps.
-pub(crate) struct Scheduler {
-    engine: Arc<Engine>,
-    sweeps: Vec<Arc<dyn Sweep>>,
-}
-
-impl Scheduler {
-    pub(crate) fn new(engine: Arc<Engine>, sweeps: Vec<Arc<dyn Sweep>>) -> Self {
-        Self { engine, sweeps }
+        WriteBatch::new().require(Condition::Lease(self.term.lease.clone()))
     }
 
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let settings = &self.engine.settings;
-        metrics::leading(false);
-        while !stop.is_cancelled() {
-            // The deadline counts from before the request was sent: a slow answer makes the lease shorter, not longer.
-            let sent = self.engine.clock.monotonic();
-            match self.engine.store.acquire(LEASE, &self.engine.node_id, settings.leader_ttl).await {
-                Ok(Some(lease)) => self.lead(lease, sent, &stop).await,
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "cannot stand for leader"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.engine.clock.sleep(retry_interval(settings)) => {}
-            }
-        }
-    }
-
-    /// Leads until the lease cannot be kept or the node stops; gives the lease back if it still can.
-    async fn lead(&self, lease: Lease, sent: Duration, stop: &CancellationToken) {
-        tracing::info!(epoch = lease.epoch, node = %self.engine.node_id, "leading");
-        metrics::leading(true);
-        let cancel = stop.child_token();
-        let cx = SweepContext {
-            store: self.engine.store.clone(),
-            clock: self.engine.clock.clone(),
-            cancel: cancel.clone(),
-            lease: lease.clone(),
-        };
+    /// Commits `batch` as leader: not begun once this node may no longer lead by its own clock, and refused by the
+    /// store once another node leads. The condition for the latter is added if it is missing.
+    ///
+    /// # Errors
+    /// As [`Store::commit`](crate::store::Store::commit); `lease_lost` in both cases. Cancel-safe like it.
+    pub async fn commit(&self, batch: WriteBatch) -> Result<Commit> {
+        let condition = Condition::Lease(self.term.lease.clone());
+        let batch = if batch.conditions.contains(&condition) { batch } else { batch.require(condition) };
+        self.term.check()?;
+        let result = self.store.commit(batch).await;
+        if let Err(error) = &result
+            && error.code() == codes::LEASE_LOST
         {
-            let sweeping = self.sweep_forever(cx);
-            tokio::pin!(sweeping);
-            tokio::select! {
-                () = self.keep(&lease, sent) => tracing::warn!(epoch = lease.epoch, "no longer leading"),
-                () = stop.cancelled() => {}
-                () = &mut sweeping => {}
-            }
-            cancel.cancel();
-            // The sweep's future is dropped here, before the lease is given back: its last commit either happened or
-            // did not, and no later one follows.
+            self.term.refused.cancel();
         }
-        metrics::leading(false);
-        if let Err(error) = self.engine.store.release(&lease).await {
-            tracing::warn!(%error, "cannot give the lease back; it will expire");
-        }
+        result
     }
 
-    /// Renews the lease; returns when it is lost or too old to be trusted.
-    async fn keep(&self, lease: &Lease, sent: Duration) {
-        let settings = &self.engine.settings;
-        let clock = &self.engine.clock;
-        let trust = settings.leader_ttl.mul_f64(Settings::STEP_DOWN);
-        let mut deadline = sent + trust;
-        let mut wait = settings.leader_heartbeat;
-        loop {
-            let left = deadline.saturating_sub(clock.monotonic());
-            if left.is_zero() {
-                return;
-            }
-            clock.sleep(wait.min(left)).await;
-            let sent = clock.monotonic();
-            if sent >= deadline {
-                return;
-            }
-            let renewal = self.engine.store.renew(lease, settings.leader_ttl);
-            let renewed = tokio::select! {
-                renewed = renewal => renewed,
-                () = clock.sleep(deadline - sent) => return,
-            };
-            match renewed {
-                Ok(true) => {
-                    deadline = sent + trust;
-                    wait = settings.leader_heartbeat;
-                }
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot renew the lease");
-                    wait = retry_interval(settings);
-                }
-            }
-        }
+    /// Whether the sweep should return: it was asked to, or this node may no longer lead.
+    pub fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || !self.term.gate.is_open()
     }
 
-    async fn sweep_forever(&self, cx: SweepContext) {
-        loop {
-            for sweep in &self.sweeps {
-                match sweep.run(&cx).await {
-                    Ok(0) => {}
-                    Ok(due) => tracing::info!(sweep = sweep.name(), due, "swept"),
-                    Err(error) => tracing::warn!(sweep = sweep.name(), %error, "the sweep failed"),
-                }
-            }
-            cx.clock.sleep(self.engine.settings.sweep_interval).await;
-        }
+    /// Whether this node may act as leader, and for how long yet: what a sweep does outside must not take longer.
+    pub fn gate(&self) -> &LeaderGate {
+        &self.term.gate
     }
-}
 
-/// How long to wait before trying again to get or keep the lease.
-fn retry_interval(settings: &Settings) -> Duration {
-    (settings.leader_ttl / 18).min(settings.leader_heartbeat)
+    /// The leader's lease.
+    pub fn lease(&self) -> &Lease {
+        &self.term.lease
+    }
+
+    /// Runs `work` beside the sweep, as part of the leader's work: the lease is not given back before it has ended,
+    /// and it is dropped, wherever it waits, when the lease is lost.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.term.spawn(work);
+    }
 }

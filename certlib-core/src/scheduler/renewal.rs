@@ -1,21 +1,27 @@
 //! Renews what is due.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rand::RngExt as _;
+use time::OffsetDateTime;
 
-use super::due::enqueue_due;
+use super::due::{Advance, Due, sweep_due};
 use super::{Sweep, SweepContext};
 use crate::error::Result;
 use crate::issuance::{self, IssueReason};
 use crate::model::Certificate;
+use crate::queue::{JobFilter, NewJob};
+use crate::store::{Versioned, WriteBatch};
+use crate::{policy, random};
 
 /// Enqueues `renew_certificate` for each certificate whose `renew_at` has come, oldest first.
+///
+/// When many have piled up, because nobody led for a while, their jobs are spread: see
+/// [`policy::release_delay`](crate::policy::release_delay).
 #[derive(Debug, Clone, Copy)]
 pub struct RenewalSweep;
-
-/// When to look again at a certificate whose renewal was enqueued: a net under a job that was given up.
-const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 #[async_trait]
 impl Sweep for RenewalSweep {
@@ -24,10 +30,44 @@ impl Sweep for RenewalSweep {
     }
 
     async fn run(&self, cx: &SweepContext) -> Result<usize> {
-        let take = |certificate: &mut Certificate, now| {
-            certificate.renew_at = Some(now + LOOK_AGAIN);
-            issuance::job(certificate, IssueReason::Renewal)
-        };
-        enqueue_due(cx, "renew_at", take).await
+        sweep_due(cx, &Renewals::default()).await
     }
+}
+
+#[derive(Default)]
+struct Renewals {
+    /// How long the oldest of what is due has been so: the first one tells.
+    backlog: OnceLock<Duration>,
+}
+
+#[async_trait]
+impl Due for Renewals {
+    type Record = Certificate;
+    const FIELD: &'static str = "renew_at";
+
+    async fn advance(
+        &self,
+        cx: &SweepContext,
+        certificate: &mut Versioned<Certificate>,
+        now: OffsetDateTime,
+    ) -> Result<Advance> {
+        let late = certificate.renew_at.map(|due| Duration::try_from(now - due).unwrap_or_default());
+        let backlog = *self.backlog.get_or_init(|| late.unwrap_or_default());
+        let not_after = certificate.expiry.as_ref().map(|watch| watch.not_after);
+        let left = not_after.map(|not_after| Duration::try_from(not_after - now).unwrap_or_default());
+        certificate.renew_at = Some(policy::look_again(now, not_after));
+        let job = issuance::job(certificate, IssueReason::Renewal);
+        if is_under_way(cx, &job).await? {
+            return Ok(Advance::alone());
+        }
+        let delay = policy::release_delay(backlog, left, random::with(|rng| rng.random_range(0.0..1.0)));
+        Ok(Advance::with(WriteBatch::new().enqueue(job.with_delay(delay))))
+    }
+}
+
+/// Whether there is such a job already. To enqueue it again would have it run at once, whatever its ladder or the CA's
+/// Retry-After say.
+async fn is_under_way(cx: &SweepContext, job: &NewJob) -> Result<bool> {
+    let filter = JobFilter { kind: Some(job.kind.clone()), key: job.key.clone(), limit: 1, ..JobFilter::default() };
+    Ok(cx.store.jobs(&filter).await?.first().is_some_and(|job| job.state.is_active()))
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
+use super::due::{Advance, Due, sweep_due};
 use super::{Sweep, SweepContext};
 use crate::distribution::{self, EXECUTE, LOOK_AFTER};
 use crate::error::Result;
 use crate::model::{Certificate, CertificateVersion, Run, RunState, TargetRun, VersionState};
 use crate::queue::{Job, JobFilter, JobState};
-use crate::store::{StoreExt as _, TypedQuery, Versioned};
+use crate::store::{StoreExt as _, TypedQuery, Versioned, WriteBatch};
 
 /// Takes up runs whose job ended without them, brings cancelled ones to an end where a target was left in the middle,
 /// and tries again, once a day, what the newest version did not reach.
@@ -27,53 +28,38 @@ impl Sweep for RunSweep {
     }
 
     async fn run(&self, cx: &SweepContext) -> Result<usize> {
-        let now = cx.clock.now();
-        let mut taken_up = 0;
-        loop {
-            let query = TypedQuery::<Run>::new().at_most("due", now).order_by("due").limit(100);
-            let page = cx.store.list(query).await?;
-            if page.records.is_empty() {
-                return Ok(taken_up);
-            }
-            for run in page.records {
-                if cx.cancel.is_cancelled() {
-                    return Ok(taken_up);
-                }
-                match see_to(cx, run, now).await {
-                    Ok(enqueued) => taken_up += usize::from(enqueued),
-                    Err(error) if error.is_conflict() => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        sweep_due(cx, self).await
     }
 }
 
-/// Moves a run's due time on, and gives it a job if it needs one; says whether it did.
-async fn see_to(cx: &SweepContext, mut run: Versioned<Run>, now: OffsetDateTime) -> Result<bool> {
-    let filter = JobFilter { kind: Some(EXECUTE.to_owned()), key: Some(run.id.clone()), ..JobFilter::default() };
-    let last = cx.store.jobs(&JobFilter { limit: 1, ..filter }).await?.pop();
-    let state = last.as_ref().map(|job: &Job| job.state);
-    let mut enqueue = false;
-    if state.is_some_and(JobState::is_active) {
-        run.due = Some(now + LOOK_AFTER);
-    } else if run.finished_at.is_some() {
-        enqueue = is_wanted(cx, &run, now).await?;
-        run.due = enqueue.then_some(now + AGAIN);
-    } else if state == Some(JobState::Cancelled) && !has_begun_target(cx, &run).await? {
-        run.state = RunState::Cancelled;
-        run.finished_at = Some(now);
-        run.due = None;
-    } else {
-        if state == Some(JobState::Cancelled) {
-            run.state = RunState::Cancelled;
+#[async_trait]
+impl Due for RunSweep {
+    type Record = Run;
+    const FIELD: &'static str = "due";
+
+    /// Moves a run's due time on, and gives it a job if it needs one.
+    async fn advance(&self, cx: &SweepContext, run: &mut Versioned<Run>, now: OffsetDateTime) -> Result<Advance> {
+        let filter = JobFilter { kind: Some(EXECUTE.to_owned()), key: Some(run.id.clone()), ..JobFilter::default() };
+        let last = cx.store.jobs(&JobFilter { limit: 1, ..filter }).await?.pop();
+        let state = last.as_ref().map(|job: &Job| job.state);
+        let mut enqueue = false;
+        if state.is_some_and(JobState::is_active) {
+            run.due = Some(now + LOOK_AFTER);
+        } else if run.finished_at.is_some() {
+            enqueue = is_wanted(cx, run, now).await?;
+            run.due = enqueue.then_some(now + AGAIN);
+        } else if state == Some(JobState::Cancelled) && !has_begun_target(cx, run).await? {
+            run.finish(RunState::Cancelled, now, None);
+        } else {
+            if state == Some(JobState::Cancelled) {
+                run.state = RunState::Cancelled;
+            }
+            enqueue = true;
+            run.due = Some(now + LOOK_AFTER);
         }
-        enqueue = true;
-        run.due = Some(now + LOOK_AFTER);
+        let batch = WriteBatch::new();
+        Ok(Advance::with(if enqueue { batch.enqueue(distribution::job(run)) } else { batch }))
     }
-    let batch = cx.batch().update(&run)?;
-    cx.store.commit(if enqueue { batch.enqueue(distribution::job(&run)) } else { batch }).await?;
-    Ok(enqueue)
 }
 
 /// Whether a run that did not reach all its targets still delivers what its certificate should be.

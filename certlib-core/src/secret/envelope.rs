@@ -31,6 +31,12 @@ pub trait SecretEnvelope: fmt::Debug + Send + Sync + 'static {
 
     /// Wraps the data key under the current key-encryption key; the sealed payload stays byte for byte the same.
     async fn rewrap(&self, sealed: &Sealed, aad: &Aad<'_>) -> Result<Sealed>;
+
+    /// The versions of the key-encryption key at hand, ascending, for the cluster view. Empty, the default, if it
+    /// cannot tell.
+    fn key_versions(&self) -> Vec<u32> {
+        Vec::new()
+    }
 }
 
 /// Where a secret lives: the additional authenticated data of its envelope.

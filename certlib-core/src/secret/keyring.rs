@@ -209,6 +209,10 @@ impl SecretEnvelope for LocalEnvelope {
         bytes.extend_from_slice(rest);
         Ok(Sealed::from_bytes(bytes))
     }
+
+    fn key_versions(&self) -> Vec<u32> {
+        self.keyring.versions()
+    }
 }
 
 /// The wrap block, and what follows it; the lengths are checked here once for all.

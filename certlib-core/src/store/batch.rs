@@ -78,6 +78,30 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// The effect that inserts or replaces `record`.
+    ///
+    /// # Errors
+    /// `record_invalid`; see [`WriteBatch::put`].
+    pub fn of<R: Record>(record: &R) -> Result<Self> {
+        let invalid =
+            |why: &str| Error::validation("store.put", "record_invalid", why.to_owned()).with("kind", R::KIND);
+        let id = record.id();
+        if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
+            return Err(invalid("the id is empty, longer than 200 bytes, or holds control characters"));
+        }
+        let index = record.index();
+        if let Some((field, _)) = index.iter().find(|(field, _)| !R::FIELDS.contains(field)) {
+            return Err(invalid("an index field is not declared").with("field", field));
+        }
+        if let Some((field, _)) = index.iter().find(|(_, value)| !value.fits()) {
+            return Err(invalid("an index text is longer than 300 bytes or holds a NUL").with("field", field));
+        }
+        let body = serde_json::to_string(record).map_err(|error| invalid("cannot be encoded").with_source(error))?;
+        Ok(Self::Put { kind: R::KIND, id: id.to_owned(), body: body.into(), index })
+    }
+}
+
 /// What a batch did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -137,21 +161,7 @@ impl WriteBatch {
     /// `Validation` `record_invalid` when the id is empty, too long or holds control characters, when an index field
     /// is not declared or its text too long or with a NUL, or when the record cannot be encoded.
     pub fn put<R: Record>(mut self, record: &R) -> Result<Self> {
-        let invalid =
-            |why: &str| Error::validation("store.put", "record_invalid", why.to_owned()).with("kind", R::KIND);
-        let id = record.id();
-        if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
-            return Err(invalid("the id is empty, longer than 200 bytes, or holds control characters"));
-        }
-        let index = record.index();
-        if let Some((field, _)) = index.iter().find(|(field, _)| !R::FIELDS.contains(field)) {
-            return Err(invalid("an index field is not declared").with("field", field));
-        }
-        if let Some((field, _)) = index.iter().find(|(_, value)| !value.fits()) {
-            return Err(invalid("an index text is longer than 300 bytes or holds a NUL").with("field", field));
-        }
-        let body = serde_json::to_string(record).map_err(|error| invalid("cannot be encoded").with_source(error))?;
-        self.writes.push(Write::Put { kind: R::KIND, id: id.to_owned(), body: body.into(), index });
+        self.writes.push(Write::of(record)?);
         Ok(self)
     }
 

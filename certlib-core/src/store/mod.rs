@@ -13,7 +13,7 @@ pub use self::query::{Cursor, Filter, PAGE_MAX, Page, Query, TypedPage, TypedQue
 pub use self::record::{Index, IndexValue, RawRecord, Record, Versioned};
 use crate::error::{Error, Result};
 use crate::lock::LeaderLock;
-use crate::queue::JobQueue;
+use crate::queue::{JobQueue, Lane};
 
 /// A database that certlib can live in.
 ///
@@ -41,6 +41,12 @@ pub trait Store: JobQueue + LeaderLock {
 
     /// Applies `batch`, all or nothing.
     async fn commit(&self, batch: WriteBatch) -> Result<Commit>;
+
+    /// The same database over connections that only `lane` uses, so that no lane can take another's. `None`, the
+    /// default, for a store whose connections cannot run out.
+    fn lane(&self, _lane: Lane) -> Option<SharedStore> {
+        None
+    }
 }
 
 /// Typed access to a [`Store`].

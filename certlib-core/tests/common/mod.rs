@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod jobs;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,12 +17,14 @@ use certlib_core::issuer::{
     AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, RenewalInfo, RenewalWindow,
     RevocationReason, Revoker,
 };
+use certlib_core::lock::LeaseRequest;
 use certlib_core::memory::MemoryStore;
 use certlib_core::module::{
     ApprovedPlan, Capabilities, DistributionModule, EndpointCheck, Facts, Journal, ModuleRegistry, Plan,
     RollbackOutcome, Step, Target, Validation, Verb,
 };
-use certlib_core::runtime::{IssuerRegistry, Runtime, RuntimeBuilder};
+use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime, RuntimeBuilder};
+use certlib_core::scheduler::{LEASE, SweepContext, Watchdog};
 use certlib_core::secret::{Keyring, LocalEnvelope};
 use certlib_core::store::SharedStore;
 use certlib_core::{Context, Effect, Error, Result};
@@ -147,7 +151,7 @@ impl RenewalInfo for FakeIssuer {
 }
 
 #[derive(Debug)]
-struct FakeFactory(Arc<FakeCa>);
+pub struct FakeFactory(pub Arc<FakeCa>);
 
 #[async_trait]
 impl IssuerFactory for FakeFactory {
@@ -336,8 +340,20 @@ impl World {
     pub fn builder_on(&self, store: SharedStore) -> RuntimeBuilder {
         Runtime::builder(store, self.envelope.clone())
             .clock(self.clock.clone())
+            .watchdog(Watchdog::Task)
             .modules(ModuleRegistry::new().register(FakeModule(self.fleet.clone())).unwrap())
             .issuers(IssuerRegistry::new().register(FakeFactory(self.ca.clone())).unwrap())
+    }
+
+    /// The context of a sweep, under a lease that is taken from whoever has it and does not end by itself.
+    pub async fn leader(&self, holder: &str) -> SweepContext {
+        let forever = Duration::from_secs(100 * 365 * 86_400);
+        if let Some(info) = self.store.inspect(LEASE).await.unwrap() {
+            self.store.raise(LEASE, info.epoch).await.unwrap();
+        }
+        let request = LeaseRequest::new(LEASE, holder, holder, forever);
+        let lease = self.store.acquire(&request).await.unwrap().expect("the lease is free");
+        SweepContext::under(lease, forever, self.store.clone(), self.clock.clone())
     }
 
     /// A project with one certificate on targets of these names; nothing is issued yet.
@@ -357,6 +373,12 @@ impl World {
             ..NewCertificate::default()
         };
         client.create_certificate("shop", new).await.unwrap().id
+    }
+
+    /// Stops a node while the clock moves on.
+    pub async fn stop(&self, node: RunningRuntime) {
+        let stopped = tokio::spawn(node.shutdown());
+        self.until(Duration::from_millis(500), || async { stopped.is_finished() }).await;
     }
 
     /// Lets everything run, moving the clock on by `step` when nothing else happens, until `done`.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::StoreHarness;
 use super::fixture::{Fixture, LANE, LEASE, at_once, job};
-use crate::queue::{JobState, Lane, NewJob};
+use crate::queue::{ClaimRequest, JobState, Lane, NewJob};
 
 /// A claim counts an attempt, raises the epoch and sets the lease; the claimed job is nobody else's.
 pub async fn a_claim_leases_the_job(harness: &impl StoreHarness) {
@@ -99,7 +99,7 @@ pub async fn a_job_has_one_winner(harness: &impl StoreHarness) {
         async move {
             let mut mine = Vec::new();
             loop {
-                let jobs = store.claim(LANE, &format!("worker-{number}"), 3, LEASE).await.unwrap();
+                let jobs = store.claim(&ClaimRequest::new(LANE, format!("worker-{number}"), 3, LEASE)).await.unwrap();
                 if jobs.is_empty() {
                     return mine;
                 }
@@ -111,4 +111,21 @@ pub async fn a_job_has_one_winner(harness: &impl StoreHarness) {
     .concat();
     assert!(claimed.iter().all(|(_, epoch)| *epoch == 1));
     assert_eq!((claimed.len(), claimed.into_iter().collect::<HashSet<_>>().len()), (JOBS, JOBS));
+}
+
+/// Jobs of parents that have their share are passed over, whatever their priority; without that wish they come first.
+pub async fn parents_can_be_passed_over(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let of = |parent: &str, priority: i16| job().with_parent(parent).with_priority(priority);
+    f.enqueue((0..50).map(|_| of("big", 5)).collect()).await.unwrap();
+    let small = f.enqueue_one(of("small", 0)).await;
+    let projects = f.enqueue_one(job().with_project("shop")).await;
+    let request = ClaimRequest::new(LANE, "worker", 10, LEASE);
+    let claimed = f.store.claim(&request.clone().avoiding(vec!["big".to_owned(), "absent".to_owned()])).await.unwrap();
+    assert_eq!(claimed.iter().map(|job| &job.id).collect::<Vec<_>>(), [&small, &projects]);
+    assert_eq!(claimed.iter().map(|job| &*job.parent).collect::<Vec<_>>(), ["small", "shop"]);
+    let everyone = vec!["big".to_owned(), "small".to_owned(), "shop".to_owned()];
+    assert!(f.store.claim(&request.clone().avoiding(everyone)).await.unwrap().is_empty());
+    let rest = f.store.claim(&request).await.unwrap();
+    assert!(rest.len() == 10 && rest.iter().all(|job| job.parent == "big"));
 }

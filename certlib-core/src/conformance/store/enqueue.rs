@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::StoreHarness;
 use super::fixture::{Fixture, LANE, START, assert_code, at_once, job, settlement};
-use crate::queue::{JobFilter, JobState, Lane, NewJob, Outcome, PAYLOAD_DEPTH_MAX, PAYLOAD_MAX};
+use crate::queue::{JobFilter, JobState, Lane, NewJob, Outcome, PAYLOAD_DEPTH_MAX, PAYLOAD_HARD_MAX, PAYLOAD_MAX};
 use crate::store::WriteBatch;
 
 /// Every field of a new job is kept.
@@ -135,15 +135,29 @@ pub async fn payloads_have_limits(harness: &impl StoreHarness) {
     let nested = |depth: usize| (1..depth).fold(json!([]), |inner, _| json!([inner]));
     let sized = |bytes: usize| Value::String("x".repeat(bytes - 2));
     let with = |payload: Value| NewJob::new("test_job", LANE, payload);
-    for payload in [sized(PAYLOAD_MAX + 1), nested(PAYLOAD_DEPTH_MAX + 1), json!({"a": "\0"}), json!({"\0": 1})] {
-        assert_code(f.enqueue(vec![job(), with(payload.clone())]).await, "payload_invalid");
-        assert_code(f.commit(WriteBatch::new().enqueue(job()).enqueue(with(payload))).await, "payload_invalid");
+    let bad = [
+        (with(sized(PAYLOAD_MAX + 1)), "payload_too_large"),
+        (with(sized(PAYLOAD_HARD_MAX + 1)).with_payload_limit(usize::MAX), "payload_too_large"),
+        (with(nested(PAYLOAD_DEPTH_MAX + 1)), "payload_invalid"),
+        (with(json!({"a": "\0"})), "payload_invalid"),
+        (with(json!({"\0": 1})), "payload_invalid"),
+        (with(json!([{"n": (1_u64 << 53) + 1}])), "payload_invalid"),
+        (with(json!(-(1_i64 << 53) - 1)), "payload_invalid"),
+        (with(json!(u64::MAX)), "payload_invalid"),
+    ];
+    for (bad, code) in bad {
+        assert_code(f.enqueue(vec![job(), bad.clone()]).await, code);
+        assert_code(f.commit(WriteBatch::new().enqueue(job()).enqueue(bad)).await, code);
     }
     assert!(f.jobs(&JobFilter::default()).await.unwrap().is_empty());
-    for payload in [sized(PAYLOAD_MAX), nested(PAYLOAD_DEPTH_MAX), Value::Null, json!("")] {
+    let exact = json!([1_i64 << 53, -(1_i64 << 53), 0.1, 1e300]);
+    for payload in [sized(PAYLOAD_MAX), nested(PAYLOAD_DEPTH_MAX), exact, Value::Null, json!("")] {
         let id = f.enqueue_one(with(payload.clone())).await;
         assert!(f.load_job(&id).await.payload == payload);
     }
+    let largest = sized(PAYLOAD_HARD_MAX);
+    let id = f.enqueue_one(with(largest.clone()).with_payload_limit(PAYLOAD_HARD_MAX)).await;
+    assert!(f.load_job(&id).await.payload == largest);
 }
 
 /// Ids, types, projects and keys out of bounds are refused, with everything beside them.
@@ -163,6 +177,8 @@ pub async fn an_invalid_job_is_refused(harness: &impl StoreHarness) {
         job().with_key("x".repeat(501)),
         job().with_key("nul\0"),
         job().with_project("x".repeat(201)),
+        job().with_parent("x".repeat(201)),
+        job().with_parent("a\tb"),
     ];
     for bad in bad {
         assert_code(f.enqueue(vec![job(), bad.clone()]).await, "job_invalid");

@@ -14,8 +14,10 @@ use time::macros::datetime;
 use super::StoreHarness;
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, ErrorRecord, Result};
-use crate::queue::{Job, JobState, Lane, NewJob, Outcome, Settlement};
-use crate::store::{Index, IndexValue, Record, SharedStore, StoreExt};
+use crate::lock::{Lease, LeaseRequest};
+use crate::model::{Event, new_id};
+use crate::queue::{ClaimRequest, DEAD_LETTER_EVENT, Job, JobState, Lane, NewJob, Outcome, Settlement};
+use crate::store::{Index, IndexValue, Record, SharedStore, StoreExt, TypedQuery};
 
 pub(super) const START: OffsetDateTime = datetime!(2027-01-01 00:00 UTC);
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -47,9 +49,24 @@ impl Fixture {
         self.store.enqueue(vec![job]).await.unwrap().remove(0).id
     }
 
+    /// Claims what is due in `lane`, whatever its parents are.
+    pub(super) async fn claim(&self, lane: Lane, worker: &str, limit: usize, lease: Duration) -> Result<Vec<Job>> {
+        self.store.claim(&ClaimRequest::new(lane, worker, limit, lease)).await
+    }
+
     /// Claims what is due, as `worker`.
     pub(super) async fn claim_as(&self, worker: &str) -> Vec<Job> {
-        self.store.claim(LANE, worker, 100, LEASE).await.unwrap()
+        self.claim(LANE, worker, 100, LEASE).await.unwrap()
+    }
+
+    /// Asks for a lease with a request of its own.
+    pub(super) async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>> {
+        self.store.acquire(&LeaseRequest::new(name, holder, new_id(), ttl)).await
+    }
+
+    /// Has an ended job run again at once.
+    pub(super) async fn retry(&self, id: &str) -> Result<Job> {
+        self.store.retry(id, Duration::ZERO).await
     }
 
     /// Claims the only job that is due.
@@ -115,6 +132,13 @@ pub(super) fn failure() -> ErrorRecord {
 pub(super) fn assert_code<T: std::fmt::Debug>(result: Result<T>, code: &str) {
     let error = result.expect_err("should have been refused");
     assert_eq!(error.code(), code, "{error:?}");
+}
+
+/// Project and subject of each dead-letter event, oldest first.
+pub(super) async fn dead_letters(f: &Fixture) -> Vec<(String, String)> {
+    let events = TypedQuery::<Event>::new().equal("kind", DEAD_LETTER_EVENT);
+    let events = f.store.list_all(events).await.unwrap();
+    events.into_iter().map(|event| (event.record.project, event.record.subject)).collect()
 }
 
 /// Runs `count` tasks of `make` at the same time.

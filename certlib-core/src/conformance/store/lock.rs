@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::StoreHarness;
-use super::fixture::{Fixture, at_once};
-use crate::lock::Lease;
+use super::fixture::{Fixture, assert_code, at_once};
+use crate::error::codes;
+use crate::lock::{Lease, LeaseRequest};
+use crate::model::new_id;
+use crate::store::{Condition, WriteBatch};
 
 const TTL: Duration = Duration::from_secs(90);
 
@@ -60,7 +63,7 @@ pub async fn racing_for_a_lease_has_one_winner(harness: &impl StoreHarness) {
     for round in 0..9 {
         let granted: Vec<_> = at_once(16, |n| {
             let store = f.store.clone();
-            async move { store.acquire("leader", &format!("node-{n}"), TTL).await.unwrap() }
+            async move { store.acquire(&LeaseRequest::new("leader", format!("node-{n}"), new_id(), TTL)).await.unwrap() }
         })
         .await
         .into_iter()
@@ -138,4 +141,51 @@ pub async fn leases_can_be_inspected(harness: &impl StoreHarness) {
     assert!(f.release(&lease).await.unwrap());
     let info = f.inspect("leader").await.unwrap().unwrap();
     assert_eq!((info.epoch, info.remaining, info.released), (lease.epoch, Duration::ZERO, true));
+}
+
+/// An answer may get lost: the same request finds its own grant again, extended, until it was released or taken.
+pub async fn a_repeated_request_finds_its_grant(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let request = LeaseRequest::new("leader", "one", "first", TTL);
+    let lease = f.store.acquire(&request).await.unwrap().unwrap();
+    f.pass(TTL - f.precision);
+    assert_eq!(f.store.acquire(&request).await.unwrap(), Some(lease.clone()));
+    f.pass(TTL - f.precision);
+    assert_eq!(take(&f, "two").await, None, "it was extended");
+    for other in [LeaseRequest::new("leader", "one", "second", TTL), LeaseRequest::new("leader", "two", "first", TTL)] {
+        assert_eq!(f.store.acquire(&other).await.unwrap(), None);
+    }
+    assert!(f.release(&lease).await.unwrap());
+    let anew = f.store.acquire(&request).await.unwrap().unwrap();
+    assert!(anew.epoch > lease.epoch, "what was released is granted anew");
+    f.pass(TTL);
+    let taken = take(&f, "two").await.unwrap();
+    assert_eq!(f.store.acquire(&request).await.unwrap(), None);
+    f.pass(TTL);
+    let back = f.store.acquire(&request).await.unwrap().unwrap();
+    assert!(back.epoch > taken.epoch);
+}
+
+/// After a restore of the database an operator lifts the epoch above every one that was ever seen.
+pub async fn a_floor_lifts_the_epoch(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    assert_eq!(f.raise("leader", 7).await.unwrap(), 7);
+    let first = take(&f, "one").await.unwrap();
+    assert_eq!(first.epoch, 8);
+    assert_eq!(f.raise("leader", 7).await.unwrap(), 8, "never lowered");
+    assert!(f.renew(&first, TTL).await.unwrap(), "and left alone when it is above already");
+    assert_eq!(f.raise("leader", 40).await.unwrap(), 40);
+    assert!(!f.renew(&first, TTL).await.unwrap());
+    assert_code(f.commit(WriteBatch::new().require(Condition::Lease(first))).await, codes::LEASE_LOST);
+    assert_eq!(take(&f, "two").await.unwrap().epoch, 41);
+}
+
+/// Who waits for a lease hears when it is given back.
+pub async fn candidates_hear_of_a_release(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let lease = take(&f, "one").await.unwrap();
+    let mut vacancies = f.vacancies();
+    vacancies.borrow_and_update();
+    assert!(f.release(&lease).await.unwrap());
+    tokio::time::timeout(Duration::from_secs(10), vacancies.changed()).await.expect("it is told").unwrap();
 }

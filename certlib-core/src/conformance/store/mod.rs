@@ -129,7 +129,8 @@ macro_rules! store_conformance {
                 lanes_are_apart,
                 a_delay_is_honoured_exactly,
                 what_is_not_due_hides_nothing_that_is,
-                a_job_has_one_winner;
+                a_job_has_one_winner,
+                parents_can_be_passed_over;
             settle:
                 each_outcome_leads_to_its_state,
                 a_retry_waits_and_is_remembered,
@@ -138,7 +139,8 @@ macro_rules! store_conformance {
                 each_settlement_is_answered_for_itself,
                 a_late_settlement_is_lost,
                 a_settlement_before_the_reaper_counts,
-                racing_settlements_have_one_winner;
+                racing_settlements_have_one_winner,
+                a_given_up_job_leaves_one_event;
             reap:
                 an_extended_lease_is_not_reaped,
                 only_passed_leases_are_reaped,
@@ -147,7 +149,8 @@ macro_rules! store_conformance {
                 a_job_that_kills_its_workers_is_isolated,
                 a_crash_after_a_cancel_ends_the_job,
                 settling_and_reaping_have_one_winner,
-                extending_and_reaping_have_one_winner;
+                extending_and_reaping_have_one_winner,
+                a_poisoned_job_leaves_one_event;
             operate:
                 a_pending_job_is_cancelled_at_once,
                 a_running_job_is_asked_to_stop,
@@ -157,7 +160,9 @@ macro_rules! store_conformance {
                 a_retry_needs_an_ended_job,
                 stats_count_by_kind,
                 jobs_are_listed_newest_first,
-                job_filters_combine;
+                job_filters_combine,
+                a_retry_may_wait,
+                old_jobs_are_purged;
             lock:
                 a_lease_has_one_holder,
                 a_lease_expires_exactly,
@@ -166,7 +171,10 @@ macro_rules! store_conformance {
                 a_renewed_lease_lasts,
                 an_expired_lease_is_revived_unless_taken,
                 a_late_release_frees_nothing,
-                leases_can_be_inspected;
+                leases_can_be_inspected,
+                a_repeated_request_finds_its_grant,
+                a_floor_lifts_the_epoch,
+                candidates_hear_of_a_release;
         }
     };
     (@ $harness:expr; $($group:ident: $($case:ident),+;)+) => {

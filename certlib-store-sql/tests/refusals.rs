@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use certlib_core::error::{Effect, Error, ErrorClass};
-use certlib_core::lock::LeaderLock;
+use certlib_core::lock::{LeaderLock, LeaseRequest};
 use certlib_core::queue::JobQueue;
 use certlib_core::store::{Store, StoreExt, TypedQuery, WriteBatch};
 use certlib_store_sql::{SqliteOptions, SqliteStore};
@@ -272,7 +272,7 @@ async fn a_closed_store_finishes_what_it_took_and_says_no_to_the_rest() {
     for error in [
         store.insert(Item::new("late", 1)).await.map(drop).unwrap_err(),
         store.find::<Item>("0").await.map(drop).unwrap_err(),
-        store.acquire("leader", "node", Duration::from_secs(1)).await.map(drop).unwrap_err(),
+        store.acquire(&LeaseRequest::new("leader", "node", "", Duration::from_secs(1))).await.map(drop).unwrap_err(),
         store.stats().await.map(drop).unwrap_err(),
     ] {
         assert_eq!(error.code(), "store_closed", "{error:?}");

@@ -24,6 +24,7 @@ CREATE TABLE certlib_jobs (
     lane             TEXT    NOT NULL,
     natural_key      TEXT,
     project          TEXT    NOT NULL,
+    parent           TEXT    NOT NULL,
     payload          TEXT    NOT NULL,
     priority         INTEGER NOT NULL,
     state            TEXT    NOT NULL,
@@ -42,9 +43,11 @@ CREATE TABLE certlib_jobs (
 
 CREATE UNIQUE INDEX certlib_jobs_active ON certlib_jobs (kind, natural_key)
     WHERE natural_key IS NOT NULL AND state IN ('pending', 'in_progress');
-CREATE INDEX certlib_jobs_waiting ON certlib_jobs (lane, priority DESC, run_at, id, kind) WHERE state = 'pending';
+CREATE INDEX certlib_jobs_waiting ON certlib_jobs (lane, priority DESC, run_at, id, parent, kind)
+    WHERE state = 'pending';
 CREATE INDEX certlib_jobs_leased ON certlib_jobs (lease_until, id, kind) WHERE state = 'in_progress';
 CREATE INDEX certlib_jobs_dead ON certlib_jobs (kind, created_at, id) WHERE state = 'dead_letter';
+CREATE INDEX certlib_jobs_ended ON certlib_jobs (state, finished_at, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX certlib_jobs_age ON certlib_jobs (created_at, id);
 CREATE INDEX certlib_jobs_project ON certlib_jobs (project, created_at, id);
 CREATE INDEX certlib_jobs_key ON certlib_jobs (natural_key, created_at, id) WHERE natural_key IS NOT NULL;
@@ -53,6 +56,7 @@ CREATE INDEX certlib_jobs_key ON certlib_jobs (natural_key, created_at, id) WHER
 CREATE TABLE certlib_leases (
     name       TEXT    NOT NULL PRIMARY KEY,
     holder     TEXT    NOT NULL,
+    nonce      TEXT    NOT NULL,
     epoch      INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     released   INTEGER NOT NULL

@@ -1,18 +1,18 @@
 //! The one write primitive: conditions, then effects, in a handful of statements however large the batch is.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use certlib_core::error::Result;
-use certlib_core::store::{Commit, Condition, Index, IndexValue, Write, WriteBatch};
+use certlib_core::model::Event;
+use certlib_core::store::{Commit, Condition, IndexValue, Write, WriteBatch};
 use serde_json::{Value, json};
 use sqlx::{Row, SqliteConnection};
 
-use super::error::store_error;
+use super::error::{store_error, unreadable};
 use super::queue::enqueue;
 use super::transition::settle;
 use super::writer::{Operation, Transaction};
 use super::{job, lease};
+use crate::plan::{Entry, Name, Plan, Put, Stored, unknown};
 
 /// Revisions and fields of records by their position in a list of kind and id.
 pub(super) const LOAD: &str = "SELECT n.key, r.revision, r.fields FROM json_each(?1) AS n
@@ -20,8 +20,7 @@ pub(super) const LOAD: &str = "SELECT n.key, r.revision, r.fields FROM json_each
 
 /// Removes index entries.
 pub(super) const UNINDEX: &str = "DELETE FROM certlib_record_index WHERE (kind, field, value, id) IN (
-            SELECT n.value ->> 0, f.value ->> 0, f.value ->> 1, n.value ->> 1
-            FROM json_each(?1) AS n, json_each(n.value ->> 2) AS f)";
+            SELECT n.value ->> 0, n.value ->> 1, n.value ->> 2, n.value ->> 3 FROM json_each(?1) AS n)";
 
 /// Removes records.
 pub(super) const DELETE: &str = "DELETE FROM certlib_records WHERE (kind, id) IN (
@@ -35,9 +34,8 @@ pub(super) const PUT: &str = "INSERT INTO certlib_records (kind, id, revision, f
             SET revision = excluded.revision, fields = excluded.fields, body = excluded.body";
 
 /// Adds index entries.
-pub(super) const INDEX: &str = "INSERT OR IGNORE INTO certlib_record_index (kind, field, value, id)
-            SELECT n.value ->> 0, f.value ->> 0, f.value ->> 1, n.value ->> 1
-            FROM json_each(?1) AS n, json_each(n.value ->> 2) AS f";
+pub(super) const INDEX: &str = "INSERT INTO certlib_record_index (kind, field, value, id)
+            SELECT n.value ->> 0, n.value ->> 1, n.value ->> 2, n.value ->> 3 FROM json_each(?1) AS n";
 
 /// Applies a batch.
 pub(super) struct Apply {
@@ -50,15 +48,11 @@ impl Operation for Apply {
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Commit> {
         let batch = &self.batch;
-        let mut records = load(tx.connection, batch).await?;
+        let mut plan = Plan::new(&batch.conditions, &batch.writes)?;
+        load(tx.connection, &mut plan).await?;
         for condition in &batch.conditions {
             match condition {
-                Condition::Record { kind, id, revision } => {
-                    let actual = records.get(&(*kind, id)).and_then(|record| record.revision());
-                    if actual != *revision {
-                        return Err(Condition::record_conflict(kind, id, *revision, actual));
-                    }
-                }
+                Condition::Record { kind, id, revision } => plan.require(kind, id, *revision)?,
                 Condition::Claim(claim) => job::require(tx.connection, claim).await?,
                 Condition::Lease(held) => lease::require(tx.connection, held).await?,
                 other => return Err(unknown(other)),
@@ -69,134 +63,82 @@ impl Operation for Apply {
         {
             return Err(settlement.claim.lost());
         }
-        let revisions = change(&mut records, &batch.writes)?;
-        save(tx.connection, &records).await?;
+        plan.apply(&batch.writes);
+        let revisions = save(tx.connection, &plan).await?;
         let jobs = if batch.jobs.is_empty() { Vec::new() } else { enqueue(tx, &batch.jobs).await? };
         Ok(Commit::new(revisions, jobs))
     }
 }
 
-/// A record before and after the batch.
-struct Change<'a> {
-    before: Option<Before>,
-    after: Option<After<'a>>,
-    touched: bool,
+/// Writes events beside what caused them.
+pub(super) async fn write(connection: &mut SqliteConnection, events: &[Event]) -> Result<()> {
+    let writes = events.iter().map(Write::of).collect::<Result<Vec<_>>>()?;
+    let mut plan = Plan::new(&[], &writes)?;
+    load(connection, &mut plan).await?;
+    plan.apply(&writes);
+    save(connection, &plan).await.map(drop)
 }
 
-struct Before {
-    revision: u64,
-    fields: String,
-}
-
-struct After<'a> {
-    revision: u64,
-    body: &'a str,
-    index: &'a Index,
-}
-
-impl Change<'_> {
-    fn revision(&self) -> Option<u64> {
-        match self.touched {
-            true => self.after.as_ref().map(|after| after.revision),
-            false => self.before.as_ref().map(|before| before.revision),
-        }
+/// Tells `plan` what is stored.
+async fn load(connection: &mut SqliteConnection, plan: &mut Plan<'_>) -> Result<()> {
+    if plan.is_empty() {
+        return Ok(());
     }
-}
-
-type Changes<'a> = BTreeMap<(&'a str, &'a str), Change<'a>>;
-
-/// Every record that the batch looks at or writes, as it is.
-async fn load<'a>(connection: &mut SqliteConnection, batch: &'a WriteBatch) -> Result<Changes<'a>> {
-    let conditions = batch.conditions.iter().filter_map(|condition| match condition {
-        Condition::Record { kind, id, .. } => Some((*kind, id.as_str())),
-        _ => None,
-    });
-    let writes = batch.writes.iter().filter_map(|write| match write {
-        Write::Put { kind, id, .. } | Write::Delete { kind, id } => Some((*kind, id.as_str())),
-        _ => None,
-    });
-    let mut records: Changes<'a> =
-        conditions.chain(writes).map(|name| (name, Change { before: None, after: None, touched: false })).collect();
-    if records.is_empty() {
-        return Ok(records);
-    }
-    let names: Vec<_> = records.keys().copied().collect();
+    let names = plan.names();
     let rows = sqlx::query(LOAD).bind(json!(&names).to_string()).fetch_all(connection).await.map_err(failed)?;
     for row in rows {
         let position: u32 = row.try_get(0).map_err(failed)?;
-        let (revision, fields): (i64, _) = (row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
-        if let Some(record) = names.get(position as usize).and_then(|name| records.get_mut(name)) {
-            record.before = Some(Before { revision: revision.cast_unsigned(), fields });
-        }
-    }
-    Ok(records)
-}
-
-/// Applies `writes` in order to what was loaded and returns the revision of each put.
-fn change<'a>(records: &mut Changes<'a>, writes: &'a [Write]) -> Result<Vec<u64>> {
-    let mut revisions = Vec::new();
-    for write in writes {
-        let (name, after) = match write {
-            Write::Put { kind, id, body, index } => ((*kind, id.as_str()), Some((&**body, index))),
-            Write::Delete { kind, id } => ((*kind, id.as_str()), None),
-            other => return Err(unknown(other)),
-        };
-        let Some(record) = records.get_mut(&name) else { continue };
-        record.after = after.map(|(body, index)| {
-            let revision = record.revision().unwrap_or(0) + 1;
-            revisions.push(revision);
-            After { revision, body, index }
-        });
-        record.touched = true;
-    }
-    Ok(revisions)
-}
-
-/// Writes what changed.
-async fn save(connection: &mut SqliteConnection, records: &Changes<'_>) -> Result<()> {
-    let (mut puts, mut deleted) = (Vec::new(), Vec::new());
-    let (mut indexed, mut unindexed) = (Vec::new(), Vec::new());
-    for ((kind, id), record) in records.iter().filter(|(_, record)| record.touched) {
-        let former = record.before.as_ref().map(|before| before.fields.as_str());
-        let fields = record.after.as_ref().map(|after| fields_of(after.index));
-        if former != fields.as_deref() {
-            unindexed.extend(former.map(|fields| json!([kind, id, fields])));
-            indexed.extend(fields.as_ref().map(|fields| json!([kind, id, fields])));
-        }
-        match (&record.after, fields) {
-            (Some(after), Some(fields)) => puts.push(json!([kind, id, after.revision, fields, after.body])),
-            _ if record.before.is_some() => deleted.push(json!([kind, id])),
-            _ => {}
-        }
-    }
-    for (sql, rows) in [(UNINDEX, unindexed), (DELETE, deleted), (PUT, puts), (INDEX, indexed)] {
-        if !rows.is_empty() {
-            let rows = Value::Array(rows).to_string();
-            sqlx::query(sql).bind(rows).execute(&mut *connection).await.map_err(failed)?;
+        let revision: i64 = row.try_get(1).map_err(failed)?;
+        let stored = Stored { revision: revision.cast_unsigned(), fields: fields(row.try_get(2).map_err(failed)?)? };
+        if let Some(name) = names.get(position as usize) {
+            plan.found(*name, stored);
         }
     }
     Ok(())
 }
 
-/// An index as it is kept beside its record.
-fn fields_of(index: &Index) -> String {
-    let fields = index.iter().map(|(field, value)| match value {
-        IndexValue::Int(number) => json!([field, number]),
-        IndexValue::Text(text) => json!([field, text]),
-    });
-    Value::Array(fields.collect()).to_string()
+/// Writes what changes, and returns the revision of each put.
+async fn save(connection: &mut SqliteConnection, plan: &Plan<'_>) -> Result<Vec<u64>> {
+    let rows = plan.rows();
+    let entry = |entry: &Entry<'_>| json!([entry.kind, entry.field, plain(entry.value), entry.id]);
+    let name = |name: &Name<'_>| json!(name);
+    let put = |put: &Put<'_>| {
+        let fields: Vec<_> = put.fields.iter().map(|(field, value)| json!([field, plain(value)])).collect();
+        json!([put.kind, put.id, put.revision, Value::Array(fields).to_string(), put.body])
+    };
+    let lists: [(&'static str, Vec<Value>); 4] = [
+        (UNINDEX, rows.unindexed.iter().map(entry).collect()),
+        (DELETE, rows.deleted.iter().map(name).collect()),
+        (PUT, rows.updated.iter().chain(&rows.inserted).map(put).collect()),
+        (INDEX, rows.indexed.iter().map(entry).collect()),
+    ];
+    for (sql, list) in lists {
+        if !list.is_empty() {
+            let list = Value::Array(list).to_string();
+            sqlx::query(sql).bind(list).execute(&mut *connection).await.map_err(failed)?;
+        }
+    }
+    Ok(rows.revisions)
+}
+
+/// The fields that are kept beside a record.
+fn fields(text: &str) -> Result<Vec<(String, IndexValue)>> {
+    let pairs: Vec<(String, Value)> =
+        serde_json::from_str(text).map_err(|error| unreadable("fields").with_source(error))?;
+    let typed = |(field, value): (String, Value)| match value {
+        Value::String(text) => Ok((field, IndexValue::Text(text))),
+        other => other.as_i64().map(|number| (field, IndexValue::Int(number))).ok_or_else(|| unreadable("fields")),
+    };
+    pairs.into_iter().map(typed).collect()
+}
+
+fn plain(value: &IndexValue) -> Value {
+    match value {
+        IndexValue::Int(number) => json!(number),
+        IndexValue::Text(text) => json!(text),
+    }
 }
 
 fn failed(error: sqlx::Error) -> certlib_core::Error {
     store_error("store.commit", error)
-}
-
-/// A newer core has conditions or effects that this store does not know: refusing is the only safe answer.
-fn unknown(what: &dyn std::fmt::Debug) -> certlib_core::Error {
-    let error = certlib_core::Error::permanent(
-        "store.commit",
-        "unsupported",
-        "this store does not know this condition or effect",
-    );
-    error.with("what", format_args!("{what:?}"))
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use certlib_core::error::{Effect, Error, ErrorClass};
 use sqlx::error::DatabaseError;
 
+pub(super) use crate::error::{closed, unreadable};
+
 /// Primary result codes of SQLite.
 pub(super) mod code {
     pub(crate) const ERROR: i32 = 1;
@@ -67,15 +69,4 @@ pub(super) fn store_error(operation: &'static str, error: impl Into<Arc<sqlx::Er
 /// What a commit that failed leaves in doubt: its frames may have reached the log, and survive a crash.
 pub(super) fn commit_error(error: impl Into<Arc<sqlx::Error>>) -> Error {
     store_error("store.commit", error).with_effect(Effect::Possible)
-}
-
-/// The store was closed, or its runtime is going down.
-pub(super) fn closed(operation: &'static str) -> Error {
-    Error::transient(operation, "store_closed", "the store is closed")
-}
-
-/// A stored value that no version of certlib wrote.
-pub(super) fn unreadable(what: &'static str) -> Error {
-    Error::permanent("store.decode", "row_unreadable", "what the database holds cannot be read by this version")
-        .with("value", what)
 }

@@ -19,7 +19,7 @@ macro_rules! job_columns {
             "id, kind, lane, natural_key, project, ",
             $payload,
             ", priority, state, attempt, claim_epoch, crash_count, run_at, lease_until, worker, cancel_requested, \
-             rerun_requested, attempts, created_at, finished_at"
+             rerun_requested, attempts, created_at, finished_at, parent"
         )
     };
 }
@@ -40,6 +40,7 @@ fn decode_new(row: &SqliteRow, payload: impl FnOnce(&SqliteRow) -> Result<Value>
     new.id = row_value(row, 0)?;
     new.key = row_value(row, 3)?;
     new.project = row_value(row, 4)?;
+    new.parent = Some(row_value(row, 19)?);
     new.priority = row_value(row, 6)?;
     let mut job = Job::from_new(new, from_millis(row_value(row, 17)?)?);
     job.state = JobState::parse(row_value(row, 7)?).ok_or_else(|| unreadable("state"))?;

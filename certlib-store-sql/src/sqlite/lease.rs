@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::error::Result;
-use certlib_core::lock::{Lease, LeaseInfo};
+use certlib_core::lock::{Lease, LeaseInfo, LeaseRequest};
 use certlib_core::queue::later;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
@@ -12,10 +12,9 @@ use super::error::store_error;
 use super::timestamp::{self, remaining, to_millis};
 use super::writer::{Operation, Transaction};
 
+/// Grants a lease that is free, or the same grant again to the same request.
 pub(super) struct Acquire {
-    pub(super) name: String,
-    pub(super) holder: String,
-    pub(super) ttl: Duration,
+    pub(super) request: LeaseRequest,
 }
 
 #[async_trait]
@@ -24,23 +23,52 @@ impl Operation for Acquire {
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Option<Lease>> {
         let granted = sqlx::query(
-            "INSERT INTO certlib_leases (name, holder, epoch, expires_at, released) VALUES (?1, ?2, 1, ?3, 0)
+            "INSERT INTO certlib_leases (name, holder, nonce, epoch, expires_at, released)
+             VALUES (?1, ?2, ?3, 1, ?4, 0)
              ON CONFLICT (name) DO UPDATE SET
-                 holder = excluded.holder, epoch = epoch + 1, expires_at = excluded.expires_at, released = 0
-             WHERE released OR expires_at <= ?4
+                 epoch = epoch + (released OR holder <> excluded.holder OR nonce <> excluded.nonce),
+                 holder = excluded.holder, nonce = excluded.nonce, expires_at = excluded.expires_at, released = 0
+             WHERE released OR expires_at <= ?5 OR (holder = excluded.holder AND nonce = excluded.nonce)
              RETURNING epoch",
         )
-        .bind(&*self.name)
-        .bind(&*self.holder)
-        .bind(to_millis(later(tx.now, self.ttl)))
+        .bind(&*self.request.name)
+        .bind(&*self.request.holder)
+        .bind(&*self.request.nonce)
+        .bind(to_millis(later(tx.now, self.request.ttl)))
         .bind(to_millis(tx.now))
         .fetch_all(&mut *tx.connection)
         .await
         .map_err(|error| store_error("lock.acquire", error))?;
         let Some(row) = granted.first() else { return Ok(None) };
         let epoch: i64 = row.try_get(0).map_err(|error| store_error("lock.acquire", error))?;
-        let (name, holder) = (self.name.clone(), self.holder.clone());
-        Ok(Some(Lease { name, holder, epoch: epoch.cast_unsigned() }))
+        Ok(Some(self.request.granted(epoch.cast_unsigned())))
+    }
+}
+
+/// Lifts the epoch.
+pub(super) struct Raise {
+    pub(super) name: String,
+    pub(super) floor: u64,
+}
+
+#[async_trait]
+impl Operation for Raise {
+    type Output = u64;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<u64> {
+        let epoch: i64 = sqlx::query(
+            "INSERT INTO certlib_leases (name, holder, nonce, epoch, expires_at, released) VALUES (?1, '', '', ?2, 0, 1)
+             ON CONFLICT (name) DO UPDATE SET
+                 released = released OR epoch <= excluded.epoch, epoch = max(epoch, excluded.epoch)
+             RETURNING epoch",
+        )
+        .bind(&*self.name)
+        .bind(i64::try_from(self.floor).unwrap_or(i64::MAX))
+        .fetch_all(&mut *tx.connection)
+        .await
+        .and_then(|rows| rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0))
+        .map_err(|error| store_error("lock.raise", error))?;
+        Ok(epoch.cast_unsigned())
     }
 }
 

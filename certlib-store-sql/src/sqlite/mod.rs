@@ -18,7 +18,6 @@ mod plans;
 mod query;
 mod queue;
 mod schema;
-mod timestamp;
 mod transition;
 mod writer;
 
@@ -29,9 +28,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use certlib_core::clock::Clock;
 use certlib_core::error::Result;
-use certlib_core::lock::{LeaderLock, Lease, LeaseInfo};
+use certlib_core::lock::{LeaderLock, Lease, LeaseInfo, LeaseRequest};
 use certlib_core::queue::{
-    Claim, Enqueued, Extension, Job, JobFilter, JobQueue, Lane, NewJob, QueueStats, RetryPolicy, Settlement,
+    Claim, ClaimRequest, Enqueued, Extension, Job, JobFilter, JobQueue, JobState, NewJob, QueueStats, RetryPolicy,
+    Settlement,
 };
 use certlib_core::store::{Commit, Page, Query, RawRecord, Store, WriteBatch};
 use sqlx::SqlitePool;
@@ -39,6 +39,7 @@ use tokio::sync::watch;
 
 pub use self::options::SqliteOptions;
 use self::writer::Writer;
+use crate::timestamp;
 
 /// A [`Store`] in a SQLite file.
 ///
@@ -50,6 +51,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
     wakeups: watch::Sender<u64>,
+    vacancies: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -64,7 +66,7 @@ impl SqliteStore {
         let (connection, readers) = open::open(path.as_ref(), &options).await?;
         let wakeups = watch::Sender::new(0);
         let writer = Writer::start(connection, options.clock.clone(), wakeups.clone());
-        Ok(Self { writer, readers, clock: options.clock, wakeups })
+        Ok(Self { writer, readers, clock: options.clock, wakeups, vacancies: watch::Sender::new(0) })
     }
 
     /// Finishes the writes that are waiting and closes the file. Everything after that fails with `store_closed`.
@@ -101,8 +103,8 @@ impl JobQueue for SqliteStore {
         self.writer.write(queue::Enqueue { jobs }).await
     }
 
-    async fn claim(&self, lane: Lane, worker: &str, limit: usize, lease: Duration) -> Result<Vec<Job>> {
-        self.writer.write(queue::ClaimDue { lane, worker: worker.to_owned(), limit, lease }).await
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Job>> {
+        self.writer.write(queue::ClaimDue { request: request.clone() }).await
     }
 
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Extension>> {
@@ -127,8 +129,12 @@ impl JobQueue for SqliteStore {
         self.writer.write(transition::Cancel { id: id.to_owned() }).await
     }
 
-    async fn retry(&self, id: &str) -> Result<Job> {
-        self.writer.write(transition::Retry { id: id.to_owned() }).await
+    async fn retry(&self, id: &str, delay: Duration) -> Result<Job> {
+        self.writer.write(transition::Retry { id: id.to_owned(), delay }).await
+    }
+
+    async fn purge(&self, state: JobState, older_than: Duration, limit: usize) -> Result<Vec<String>> {
+        self.writer.write(transition::Purge { state, older_than, limit }).await
     }
 
     async fn job(&self, id: &str) -> Result<Option<Job>> {
@@ -150,8 +156,8 @@ impl JobQueue for SqliteStore {
 
 #[async_trait]
 impl LeaderLock for SqliteStore {
-    async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>> {
-        self.writer.write(lease::Acquire { name: name.to_owned(), holder: holder.to_owned(), ttl }).await
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Option<Lease>> {
+        self.writer.write(lease::Acquire { request: request.clone() }).await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool> {
@@ -159,7 +165,19 @@ impl LeaderLock for SqliteStore {
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        self.writer.write(lease::Release { lease: lease.clone() }).await
+        let released = self.writer.write(lease::Release { lease: lease.clone() }).await?;
+        if released {
+            self.vacancies.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        Ok(released)
+    }
+
+    async fn raise(&self, name: &str, floor: u64) -> Result<u64> {
+        self.writer.write(lease::Raise { name: name.to_owned(), floor }).await
+    }
+
+    fn vacancies(&self) -> watch::Receiver<u64> {
+        self.vacancies.subscribe()
     }
 
     async fn inspect(&self, name: &str) -> Result<Option<LeaseInfo>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::error::Result;
-use certlib_core::queue::{Claim, Enqueued, Extension, Job, Lane, NewJob, later};
+use certlib_core::queue::{Claim, ClaimRequest, Enqueued, Extension, Job, NewJob, later};
 use serde_json::{Value, json};
 use sqlx::Row;
 
@@ -34,6 +34,7 @@ pub(super) const CLAIM: &str = concat!(
              WHERE id IN (
                  SELECT id FROM certlib_jobs
                  WHERE state = 'pending' AND lane = ?3 AND priority = ?4 AND run_at <= ?5
+                     AND parent NOT IN (SELECT value FROM json_each(?7))
                  ORDER BY run_at, id LIMIT ?6)
              RETURNING ",
     job_columns!()
@@ -63,13 +64,13 @@ pub(super) async fn enqueue(tx: &mut Transaction<'_>, jobs: &[NewJob]) -> Result
     let rows = jobs.iter().map(|job| {
         let run_at = to_millis(later(tx.now, job.delay));
         let (lane, payload) = (job.lane.as_str(), job.payload.to_string());
-        json!([job.id, job.kind, lane, job.key, job.project, payload, job.priority, run_at])
+        json!([job.id, job.kind, lane, job.key, job.project, payload, job.priority, run_at, job.effective_parent()])
     });
     let inserted = sqlx::query(
-        "INSERT INTO certlib_jobs (id, kind, lane, natural_key, project, payload, priority, run_at, created_at,
-             state, attempt, claim_epoch, crash_count, cancel_requested, rerun_requested, attempts)
+        "INSERT INTO certlib_jobs (id, kind, lane, natural_key, project, payload, priority, run_at, parent,
+             created_at, state, attempt, claim_epoch, crash_count, cancel_requested, rerun_requested, attempts)
          SELECT n.value ->> 0, n.value ->> 1, n.value ->> 2, n.value ->> 3, n.value ->> 4, n.value ->> 5,
-             n.value ->> 6, n.value ->> 7, ?2, 'pending', 0, 0, 0, 0, 0, '[]'
+             n.value ->> 6, n.value ->> 7, n.value ->> 8, ?2, 'pending', 0, 0, 0, 0, 0, '[]'
          FROM json_each(?1) AS n WHERE true
          ON CONFLICT DO NOTHING RETURNING id",
     )
@@ -119,10 +120,7 @@ async fn meet_twin(tx: &mut Transaction<'_>, job: &NewJob) -> Result<String> {
 
 /// Leases due jobs to a worker.
 pub(super) struct ClaimDue {
-    pub(super) lane: Lane,
-    pub(super) worker: String,
-    pub(super) limit: usize,
-    pub(super) lease: Duration,
+    pub(super) request: ClaimRequest,
 }
 
 #[async_trait]
@@ -133,9 +131,9 @@ impl Operation for ClaimDue {
         let mut claimed = Vec::new();
         let mut above = i64::from(i16::MAX) + 1;
         // One priority after the other: within each, the index is in due order, so nothing that waits is looked at.
-        while claimed.len() < self.limit {
+        while claimed.len() < self.request.limit {
             let Some(priority) = self.priority_below(tx, above).await? else { break };
-            claimed.extend(self.claim_at(tx, priority, self.limit - claimed.len()).await?);
+            claimed.extend(self.claim_at(tx, priority, self.request.limit - claimed.len()).await?);
             above = priority;
         }
         Ok(claimed)
@@ -145,7 +143,7 @@ impl Operation for ClaimDue {
 impl ClaimDue {
     async fn priority_below(&self, tx: &mut Transaction<'_>, above: i64) -> Result<Option<i64>> {
         sqlx::query(PRIORITY_BELOW)
-            .bind(self.lane.as_str())
+            .bind(self.request.lane.as_str())
             .bind(above)
             .fetch_optional(&mut *tx.connection)
             .await
@@ -154,13 +152,15 @@ impl ClaimDue {
     }
 
     async fn claim_at(&self, tx: &mut Transaction<'_>, priority: i64, limit: usize) -> Result<Vec<Job>> {
+        let request = &self.request;
         let rows = sqlx::query(CLAIM)
-            .bind(&*self.worker)
-            .bind(to_millis(later(tx.now, self.lease)))
-            .bind(self.lane.as_str())
+            .bind(&*request.worker)
+            .bind(to_millis(later(tx.now, request.lease)))
+            .bind(request.lane.as_str())
             .bind(priority)
             .bind(to_millis(tx.now))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(json!(request.avoid).to_string())
             .fetch_all(&mut *tx.connection)
             .await
             .map_err(failed)?;

@@ -1,13 +1,16 @@
 //! What ends, interrupts or revives a job: load, apply the core's rule, write back.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::backoff::Jitter;
 use certlib_core::error::{Error, Result};
-use certlib_core::queue::{Job, JobState, RetryPolicy, Settlement};
+use certlib_core::queue::{Job, JobState, RetryPolicy, Settlement, later};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 
+use super::commit;
 use super::error::store_error;
 use super::job::{decode, decode_without_payload, job_columns};
 use super::timestamp::to_millis;
@@ -38,6 +41,12 @@ pub(super) const WRITE_BACK: &str = "UPDATE certlib_jobs SET
              attempts = n.value ->> 8, finished_at = n.value ->> 9
          FROM json_each(?1) AS n WHERE certlib_jobs.id = n.value ->> 0";
 
+/// Deletes the jobs of a state that ended first.
+pub(super) const PURGE: &str = "DELETE FROM certlib_jobs WHERE id IN (
+             SELECT id FROM certlib_jobs WHERE state = ?1 AND finished_at IS NOT NULL AND finished_at < ?2
+             ORDER BY finished_at, id LIMIT ?3)
+         RETURNING finished_at, id";
+
 /// Settles claimed jobs.
 pub(super) struct Settle {
     pub(super) settlements: Vec<Settlement>,
@@ -63,16 +72,18 @@ pub(super) async fn settle(tx: &mut Transaction<'_>, settlements: &[Settlement])
         jobs.insert(job.id.clone(), job);
     }
     let mut settled = Vec::with_capacity(settlements.len());
+    let mut events = Vec::new();
     let mut accept = |settlement: &Settlement| {
         // A job that was settled is taken out: its claim does not hold any more.
         let held = jobs.get(&settlement.claim.job).is_some_and(|job| job.is_held_by(&settlement.claim));
         let Some(mut job) = held.then(|| jobs.remove(&settlement.claim.job)).flatten() else { return false };
-        job.settle(&settlement.outcome, settlement.duration, tx.now);
+        events.extend(job.settle(&settlement.outcome, settlement.duration, tx.now));
         settled.push(job);
         true
     };
     let accepted = settlements.iter().map(&mut accept).collect();
     write_back(tx, &settled).await?;
+    commit::write(tx.connection, &events).await?;
     Ok(accepted)
 }
 
@@ -94,10 +105,12 @@ impl Operation for Reap {
             .await
             .map_err(failed)?;
         let mut jobs: Vec<Job> = rows.iter().map(decode).collect::<Result<_>>()?;
+        let mut events = Vec::new();
         for job in &mut jobs {
-            job.crash(&self.policy, Jitter::random(), tx.now);
+            events.extend(job.crash(&self.policy, Jitter::random(), tx.now));
         }
         write_back(tx, &jobs).await?;
+        commit::write(tx.connection, &events).await?;
         as_stored(jobs)
     }
 }
@@ -122,6 +135,7 @@ impl Operation for Cancel {
 /// Makes a job pending again that ended without success.
 pub(super) struct Retry {
     pub(super) id: String,
+    pub(super) delay: Duration,
 }
 
 #[async_trait]
@@ -140,9 +154,40 @@ impl Operation for Retry {
         if twin.is_some() {
             return Err(job.active_already());
         }
-        job.restart(tx.now)?;
+        job.restart(later(tx.now, self.delay))?;
         write_back(tx, std::slice::from_ref(&job)).await?;
         Ok(job)
+    }
+}
+
+/// Deletes jobs that ended long ago.
+pub(super) struct Purge {
+    pub(super) state: JobState,
+    pub(super) older_than: Duration,
+    pub(super) limit: usize,
+}
+
+#[async_trait]
+impl Operation for Purge {
+    type Output = Vec<String>;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<String>> {
+        let age = i64::try_from(self.older_than.as_millis()).unwrap_or(i64::MAX);
+        let rows = sqlx::query(PURGE)
+            .bind(self.state.as_str())
+            .bind(to_millis(tx.now).saturating_sub(age))
+            .bind(i64::try_from(self.limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx.connection)
+            .await
+            .map_err(failed)?;
+        let mut ended: Vec<(i64, String)> = rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<sqlx::Result<_>>()
+            .map_err(failed)?;
+        // What a deletion returns is in no order.
+        ended.sort();
+        Ok(ended.into_iter().map(|(_, id)| id).collect())
     }
 }
 

@@ -19,6 +19,7 @@ use certlib_modules::ssh::SshModule;
 use certlib_modules::webhook::Webhook;
 use certlib_store_sql::{SqliteOptions, SqliteStore};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -48,7 +49,12 @@ pub(crate) async fn compose(config: &Config, kek: Option<SecretString>) -> Resul
         modules = modules.register(FileModule::new())?;
     }
     let issuers = IssuerRegistry::new().register(LocalCaFactory::new())?.register(AcmeFactory::new())?;
-    let runtime = Runtime::builder(store.clone(), envelope).clock(clock).modules(modules).issuers(issuers).build()?;
+    let runtime = Runtime::builder(store.clone(), envelope)
+        .clock(clock)
+        .modules(modules)
+        .issuers(issuers)
+        .settings(|settings| settings.state_dir = Some(config.data_dir.join("state")))
+        .build()?;
     Ok(Composed { runtime, store })
 }
 
@@ -84,6 +90,7 @@ impl Server {
             metrics: metrics.clone(),
             admission: Arc::new(Admission::new(&config)),
             stopping: stop.clone(),
+            streams: Arc::new(Semaphore::new(api::STREAMS_MAX)),
         };
         tokio::spawn(telemetry::upkeep(metrics, stop.clone()));
         let (router, _) = api::router(state);

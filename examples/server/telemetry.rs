@@ -1,13 +1,9 @@
 //! Logs and metrics.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use certlib_core::distribution::EXECUTE;
-use certlib_core::issuance::{ISSUE, REFRESH_HINT, RENEW, REVOKE};
-use certlib_core::metrics::{JOB_DURATION, QUEUE_DEPTH};
-use certlib_core::queue::QueueStats;
+use certlib_core::metrics::{JOB_DURATION, SWEEP_DURATION};
 use certlib_core::{Error, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +34,9 @@ pub(crate) fn recorder() -> Result<PrometheusHandle> {
     let installed = RECORDER.get_or_init(|| {
         PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(JOB_DURATION.to_owned()), &DURATION_BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full(SWEEP_DURATION.to_owned()), &DURATION_BUCKETS)
+            })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| error.to_string())
     });
@@ -49,23 +48,5 @@ pub(crate) async fn upkeep(recorder: PrometheusHandle, stop: CancellationToken) 
     let mut tick = tokio::time::interval(UPKEEP);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         recorder.run_upkeep();
-    }
-}
-
-/// Sets the gauges of the queue. Types of job that are not in it are zero, not missing and not as they were.
-pub(crate) fn queue_depth(stats: &QueueStats) {
-    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    seen.extend([ISSUE, RENEW, REVOKE, REFRESH_HINT, EXECUTE].map(str::to_owned));
-    seen.extend(stats.by_kind.keys().cloned());
-    for kind in &*seen {
-        let depth = stats.by_kind.get(kind).copied().unwrap_or_default();
-        for (state, count) in
-            [("pending", depth.pending), ("in_progress", depth.in_progress), ("dead_letter", depth.dead_letter)]
-        {
-            // Counts stay far below 2^52, up to which a float is exact.
-            #[allow(clippy::cast_precision_loss)]
-            metrics::gauge!(QUEUE_DEPTH, "kind" => kind.clone(), "state" => state).set(count as f64);
-        }
     }
 }

@@ -28,6 +28,8 @@ mod bodies;
 mod flow;
 #[path = "server/openapi.rs"]
 mod openapi;
+#[path = "server/operations.rs"]
+mod operations;
 #[path = "server/process.rs"]
 mod process;
 #[path = "server/support.rs"]

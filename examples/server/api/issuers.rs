@@ -46,7 +46,7 @@ pub(super) struct IssuerView {
 
 impl From<Issuer> for IssuerView {
     fn from(issuer: Issuer) -> Self {
-        let Issuer { id, project, name, kind, config, credential_id, created_at } = issuer;
+        let Issuer { id, project, name, kind, config, credential_id, created_at, .. } = issuer;
         Self { id, project, name, kind, config, credential_id, created_at }
     }
 }

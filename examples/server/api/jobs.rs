@@ -1,8 +1,12 @@
-//! Jobs: look, retry, cancel.
+//! Jobs: look, retry one or many, cancel.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use certlib_core::client::BulkRetry;
 use certlib_core::queue::{AttemptRecord, Job, JobFilter, JobState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::views::Failure;
-use crate::extract::Params;
+use crate::extract::{OptionalBody, Params};
 use crate::problem::{Problem, Problems, Result};
 
 /// Which jobs to list.
@@ -109,12 +113,7 @@ pub(super) async fn list(
     Params(query): Params<ListJobs>,
 ) -> Result<Json<JobPage>> {
     state.client.project(&project).await?;
-    let job_state = query.state.as_deref().map(|name| {
-        JobState::parse(name).ok_or_else(|| {
-            let known = JobState::ALL.map(JobState::as_str).join(" ");
-            Problem::invalid("query_invalid", "there is no such state of a job").with("known", known)
-        })
-    });
+    let job_state = query.state.as_deref().map(|name| job_state(name, "query_invalid"));
     let limit = page_size(query.limit)?;
     let filter = JobFilter {
         project: None,
@@ -127,6 +126,13 @@ pub(super) async fn list(
     let jobs = state.client.jobs(&project, filter).await?;
     let next = (jobs.len() == limit).then(|| jobs.last().map(|job| job.id.clone())).flatten();
     Ok(Json(JobPage { jobs: jobs.into_iter().map(JobView::from).collect(), next }))
+}
+
+fn job_state(name: &str, code: &'static str) -> Result<JobState> {
+    JobState::parse(name).ok_or_else(|| {
+        let known = JobState::ALL.map(JobState::as_str).join(" ");
+        Problem::invalid(code, "there is no such state of a job").with("known", known)
+    })
 }
 
 /// How many to show on a page.
@@ -168,4 +174,62 @@ pub(super) async fn cancel(
     Path((project, id)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<JobView>)> {
     Ok((StatusCode::ACCEPTED, Json(state.client.cancel_job(&project, &id).await?.into())))
+}
+
+/// Which jobs to run again, and how.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RetryMany {
+    /// `failed`, `partial`, `dead_letter` or `cancelled`; the first three by default.
+    state: Option<String>,
+    /// Of this type, such as `issue_certificate`.
+    kind: Option<String>,
+    /// About this: a certificate's id for issuance, a run's id for distribution.
+    key: Option<String>,
+    /// Of this parent: a certificate's id for its distributions.
+    parent: Option<String>,
+    /// At most this many, the newest, 1 to 10000; 500 by default.
+    #[schema(minimum = 1, maximum = 10000)]
+    limit: Option<usize>,
+    /// Each job waits a random share of this before it runs, 0 to 86400; 600 by default.
+    #[schema(minimum = 0, maximum = 86400)]
+    spread_seconds: Option<u64>,
+    /// Only say what would be done.
+    dry_run: bool,
+}
+
+/// What became of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RetriedMany {
+    /// How many run again, or would.
+    retried: usize,
+    /// How many were passed over, by reason, such as `superseded` or `job_active`.
+    skipped: BTreeMap<String, usize>,
+    /// Whether the limit was reached: there may be more.
+    limited: bool,
+}
+
+/// Runs many jobs again that ended without success, spread over some time: after an outage. Of several about the same
+/// thing only the newest; what runs again already is passed over.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/jobs/retry", tag = "jobs", security(("token" = [])),
+    params(("project" = String, Path, description = "The project")),
+    request_body = Option<RetryMany>,
+    responses((status = 200, body = RetriedMany), Problems))]
+pub(super) async fn retry_many(
+    State(state): State<AppState>,
+    Path(project): Path<String>,
+    OptionalBody(body): OptionalBody<RetryMany>,
+) -> Result<Json<RetriedMany>> {
+    state.client.project(&project).await?;
+    let job_state = body.state.as_deref().map(|name| job_state(name, "body_invalid")).transpose()?;
+    let bulk = BulkRetry::default();
+    let limit = body.limit.unwrap_or(bulk.limit);
+    let spread = body.spread_seconds.map_or(bulk.spread, Duration::from_secs);
+    if limit == 0 || limit > BulkRetry::LIMIT_MAX || spread > Duration::from_secs(86_400) {
+        return Err(Problem::invalid("body_invalid", "the limit is 1 to 10000, the spread 0 to 86400 seconds"));
+    }
+    let filter = JobFilter { state: job_state, kind: body.kind, key: body.key, ..JobFilter::default() };
+    let bulk = BulkRetry { limit, spread, parent: body.parent, dry_run: body.dry_run };
+    let report = state.client.retry_jobs(&project, filter, bulk).await?;
+    Ok(Json(RetriedMany { retried: report.done, skipped: report.skipped, limited: report.limited }))
 }

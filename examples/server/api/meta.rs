@@ -12,7 +12,6 @@ use axum::response::IntoResponse;
 
 use super::AppState;
 use crate::problem::{Problem, ProblemDocument, Result};
-use crate::telemetry;
 
 /// How long the store may take to answer before this node is not ready.
 const STORE_MAX: Duration = Duration::from_secs(2);
@@ -52,11 +51,13 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<&'static str
     }
 }
 
-/// Prometheus metrics.
+/// Prometheus metrics. Those of this process are true even while the store does not answer.
 #[utoipa::path(get, path = "/metrics", tag = "meta", responses((status = 200, body = String)))]
-pub(super) async fn metrics(State(state): State<AppState>) -> Result<impl IntoResponse> {
-    telemetry::queue_depth(&state.client.queue_stats().await?);
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render()))
+pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+    if let Err(error) = state.client.record_metrics().await {
+        tracing::warn!(error = ?error, "the depth of the queue is as it was");
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render())
 }
 
 /// The answer to a pending HTTP-01 challenge (RFC 8555).

@@ -1,9 +1,11 @@
 //! The HTTP API: one file per resource, put together here.
 
 mod certificates;
+mod cluster;
 mod credentials;
 mod delivery;
 mod issuers;
+mod job_log;
 mod jobs;
 mod meta;
 mod projects;
@@ -22,6 +24,7 @@ use axum::response::{IntoResponse as _, Response};
 use certlib_core::Client;
 use certlib_issuers::challenge::Http01Responder;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
@@ -39,6 +42,9 @@ use crate::problem::{Problem, ProblemDocument};
 /// How long one request may take; a dry run looks at every target.
 const REQUEST_MAX: Duration = Duration::from_secs(120);
 
+/// How many logs may be followed at the same time, by all.
+pub(crate) const STREAMS_MAX: usize = 64;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What handlers share.
@@ -54,6 +60,8 @@ pub(crate) struct AppState {
     pub(crate) admission: Arc<Admission>,
     /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,
+    /// One permit for each log that is followed.
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 #[derive(OpenApi)]
@@ -61,7 +69,7 @@ pub(crate) struct AppState {
     info(
         title = "certlib reference server",
         description = "Certificates from any CA, delivered, proven and taken back. Every operation below \
-                       `/api/v1/projects` needs a bearer token; every error is a problem document (RFC 9457).",
+                       `/api/v1/projects` and `/api/v1/settings` needs a bearer token; every error is a problem document (RFC 9457).",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     components(schemas(ProblemDocument)),
@@ -103,6 +111,10 @@ pub(crate) fn router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry_many))
+        .routes(routes!(job_log::read))
+        .routes(routes!(job_log::follow))
+        .routes(routes!(cluster::instances))
         .route_layer(from_fn_with_state(state.clone(), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(meta::openapi))

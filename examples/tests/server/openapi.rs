@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestServer;
 
-const ROUTES: [(&str, &str); 31] = [
+const ROUTES: [(&str, &str); 35] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -42,7 +42,15 @@ const ROUTES: [(&str, &str); 31] = [
     ("GET", "/api/v1/projects/{project}/jobs/{id}"),
     ("POST", "/api/v1/projects/{project}/jobs/{id}/retry"),
     ("POST", "/api/v1/projects/{project}/jobs/{id}/cancel"),
+    ("POST", "/api/v1/projects/{project}/jobs/retry"),
+    ("GET", "/api/v1/projects/{project}/jobs/{id}/log"),
+    ("GET", "/api/v1/projects/{project}/jobs/{id}/log/stream"),
+    ("GET", "/api/v1/settings/cluster-instances"),
 ];
+
+fn needs_token(path: &str) -> bool {
+    ["/api/v1/projects", "/api/v1/settings"].iter().any(|prefix| path.starts_with(prefix))
+}
 
 fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
@@ -70,7 +78,7 @@ async fn the_document_and_the_router_agree() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             documented.insert((method.to_uppercase(), path.clone()));
-            let needs_token = path.starts_with("/api/v1/projects");
+            let needs_token = needs_token(path);
             assert_eq!(operation["security"] == json!([{ "token": [] }]), needs_token, "{method} {path}");
         }
     }
@@ -88,7 +96,7 @@ async fn the_document_and_the_router_agree() {
             && ["route_unknown", "method_not_allowed", "internal"].contains(&&*answer.code());
         assert!(!refused, "documented and not served: {method} {path}: {answer:?}");
         let answer = anonymous.send(method.clone(), &url, None, Vec::new()).await;
-        assert_eq!(answer.status == 401, path.starts_with("/api/v1/projects"), "{method} {path}: {answer:?}");
+        assert_eq!(answer.status == 401, needs_token(path), "{method} {path}: {answer:?}");
     }
     // Served and not documented: every other method of every known path, and the paths around them.
     for path in &paths {

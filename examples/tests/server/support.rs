@@ -206,6 +206,17 @@ impl Api {
     }
 }
 
+/// A client with a new token, made as an operator makes one.
+pub(crate) async fn token(server: &TestServer, project: &str, role: &str) -> Api {
+    let mut out = Vec::new();
+    let data = server.folder.path().join("data").display().to_string();
+    let environment = vec![("CERTLIB_DATA_DIR".to_owned(), data), ("CERTLIB_KEK".to_owned(), KEK.to_owned())];
+    let arguments = ["server", "token", "create", "--project", project, "--role", role];
+    let cli = <crate::cli::Cli as clap::Parser>::try_parse_from(arguments).unwrap();
+    assert_eq!(crate::cli::run(cli, environment, &mut out).await, 0);
+    server.admin.with_token(String::from_utf8(out).unwrap().trim())
+}
+
 pub(crate) const LOCAL_CA: &str = "local-ca";
 
 /// The configuration of an issuer that needs nothing.

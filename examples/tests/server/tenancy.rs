@@ -3,8 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::auth::TokenRole;
-use crate::support::{Api, TestServer, file_target, local_ca};
+use crate::support::{Api, TestServer, file_target, local_ca, token};
 
 /// One of everything, in a project of its own.
 struct Tenant {
@@ -32,18 +31,6 @@ async fn tenant(server: &TestServer, project: &str) -> Tenant {
     Tenant { path, credential, issuer, target, certificate, job }
 }
 
-async fn token(server: &TestServer, project: &str, role: TokenRole) -> Api {
-    let mut out = Vec::new();
-    let data = server.folder.path().join("data").display().to_string();
-    let environment =
-        vec![("CERTLIB_DATA_DIR".to_owned(), data), ("CERTLIB_KEK".to_owned(), crate::support::KEK.to_owned())];
-    let role = role.to_string();
-    let arguments = ["server", "token", "create", "--project", project, "--role", &role];
-    let cli = <crate::cli::Cli as clap::Parser>::try_parse_from(arguments).unwrap();
-    assert_eq!(crate::cli::run(cli, environment, &mut out).await, 0);
-    server.admin.with_token(String::from_utf8(out).unwrap().trim())
-}
-
 /// An answer with everything in it that may differ taken out.
 async fn shape(api: &Api, method: &Method, path: &str, body: Option<&Value>, id: &str) -> (u16, String, Value) {
     let answer = match body {
@@ -58,7 +45,7 @@ async fn shape(api: &Api, method: &Method, path: &str, body: Option<&Value>, id:
 async fn what_belongs_to_another_project_does_not_exist() {
     let server = TestServer::start().await;
     let (a, b) = (tenant(&server, "a").await, tenant(&server, "b").await);
-    let api = token(&server, "a", TokenRole::Admin).await;
+    let api = token(&server, "a", "admin").await;
     let nobody = certlib_core::model::new_id();
 
     let (get, post) = (Method::GET, Method::POST);
@@ -78,6 +65,8 @@ async fn what_belongs_to_another_project_does_not_exist() {
         (&get, "certificates/ID/events", &b.certificate),
         (&get, "jobs/ID", &b.job),
         (&post, "jobs/ID/retry", &b.job),
+        (&get, "jobs/ID/log", &b.job),
+        (&get, "jobs/ID/log/stream", &b.job),
         (&post, "jobs/ID/cancel", &b.job),
     ];
     for (method, path, theirs) in by_path {
@@ -147,7 +136,7 @@ async fn tokens_open_what_they_are_for() {
     answer.expect_problem(401, "token_invalid");
 
     // Another project, there or not, is forbidden alike.
-    let of_b = token(&server, "b", TokenRole::Admin).await;
+    let of_b = token(&server, "b", "admin").await;
     of_b.get(&b.path).await.expect(200);
     let there = of_b.get(&a.path).await.expect_problem(403, "project_forbidden");
     let not_there = of_b.get("/api/v1/projects/none").await.expect_problem(403, "project_forbidden");
@@ -155,9 +144,9 @@ async fn tokens_open_what_they_are_for() {
     of_b.post("/api/v1/projects", &json!({ "id": "mine" })).await.expect_problem(403, "project_forbidden");
 
     // Roles.
-    let viewer = token(&server, "a", TokenRole::Viewer).await;
-    let operator = token(&server, "a", TokenRole::Operator).await;
-    let admin_of_a = token(&server, "a", TokenRole::Admin).await;
+    let viewer = token(&server, "a", "viewer").await;
+    let operator = token(&server, "a", "operator").await;
+    let admin_of_a = token(&server, "a", "admin").await;
     let certificate = format!("{}/certificates/{}", a.path, a.certificate);
     admin.until(&certificate, |certificate| certificate["state"] == "active").await;
     viewer.get(&format!("{certificate}/download")).await;
@@ -170,7 +159,7 @@ async fn tokens_open_what_they_are_for() {
     }
     let with_key = admin_of_a.get_secret(&format!("{certificate}/download?include_key=true")).await;
     assert!(with_key.status == 200 && with_key.text.contains("PRIVATE KEY"));
-    let operator_of_all = token(&server, "*", TokenRole::Operator).await;
+    let operator_of_all = token(&server, "*", "operator").await;
     operator_of_all.get(&b.path).await.expect(200);
     operator_of_all.post("/api/v1/projects", &json!({ "id": "c" })).await.expect_problem(403, "role_forbidden");
 

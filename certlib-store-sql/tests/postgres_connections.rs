@@ -42,6 +42,9 @@ const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_ac
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_outlives_a_restart_of_its_server() {
+    if support::left_out().await {
+        return;
+    }
     let mut server = Postgres::builder().durable().start().await.unwrap();
     let store = PostgresStore::connect(&secret(&server.url()), options()).await.unwrap();
     let lease = take(&store, "one").await.unwrap();
@@ -72,6 +75,9 @@ async fn a_store_outlives_a_restart_of_its_server() {
 /// Sessions are ended all the time; jobs go on to be claimed and settled, each exactly once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_goes_on_while_sessions_are_terminated() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let store = open(&url).await;
     let jobs: Vec<NewJob> = (0..400).map(|_| job()).collect();
@@ -124,6 +130,9 @@ async fn work_goes_on_while_sessions_are_terminated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_of_others_are_no_trouble() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let idle = join_all((0..300).map(|_| raw(&url))).await;
     let store = open(&url).await;
@@ -139,6 +148,9 @@ async fn idle_connections_of_others_are_no_trouble() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_is_an_error_that_passes() {
+    if support::left_out().await {
+        return;
+    }
     let server = Postgres::builder().setting("max_connections", "12").start().await.unwrap();
     let hasty = options().with_connect_timeout(Duration::from_secs(1));
     let store = PostgresStore::connect(&secret(&server.url()), hasty).await.unwrap();
@@ -156,6 +168,9 @@ async fn a_full_server_is_an_error_that_passes() {
 /// Another process hears of a job, however it became due.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_processes_hear_of_jobs() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let (here, there) = (open(&url).await, open(&url).await);
     let stranger = open(&database().await).await;
@@ -197,6 +212,9 @@ async fn other_processes_hear_of_jobs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn candidates_in_other_processes_hear_of_a_release() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let (here, there) = (open(&url).await, open(&url).await);
     let lease = take(&here, "one").await.unwrap();
@@ -211,6 +229,9 @@ async fn candidates_in_other_processes_hear_of_a_release() {
 /// The database knows when the leader's session is gone. Who only lost its connection is fenced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_session_is_gone_is_replaced_before_its_lease_ends() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let (leader, candidate) = (open(&url).await, open(&url).await);
     let lease = take(&leader, "one").await.unwrap();
@@ -237,6 +258,9 @@ async fn a_leader_whose_session_is_gone_is_replaced_before_its_lease_ends() {
 /// Who is quick enough to renew over a new session keeps the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewal_registers_a_new_session() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let (leader, candidate) = (open(&url).await, open(&url).await);
     let lease = take(&leader, "one").await.unwrap();
@@ -256,6 +280,9 @@ async fn a_renewal_registers_a_new_session() {
 /// A leader's write keeps others from being granted the lease until it is done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_waits_for_the_write_in_flight() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let store = open(&url).await;
     let lease = take(&store, "one").await.unwrap();
@@ -280,6 +307,9 @@ async fn a_takeover_waits_for_the_write_in_flight() {
 /// Every connection of one lane is stuck behind a lock: the others, and heartbeats, do not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stuck_lane_delays_no_other() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let store = open(&url).await;
     let [stuck, free] = [Lane::Distribution, Lane::Issuance].map(|lane| store.lane(lane).unwrap());
@@ -321,6 +351,9 @@ async fn a_stuck_lane_delays_no_other() {
 /// A condition that a record is absent holds until the commit, also when that record is not written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_commits_cannot_both_find_the_other_absent() {
+    if support::left_out().await {
+        return;
+    }
     let store = open(&database().await).await;
     for round in 0..40 {
         let name = |side: &str| format!("{side}-{round}");
@@ -337,6 +370,9 @@ async fn two_commits_cannot_both_find_the_other_absent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_leaves_nothing_behind() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let store = open(&url).await;
     store.enqueue((0..20).map(|n| job().with_key(n.to_string())).collect()).await.unwrap();

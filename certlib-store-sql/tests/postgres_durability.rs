@@ -92,6 +92,9 @@ fn transient(n: i64, error: &Error) -> i64 {
 /// twice or by half, and what was said to have had no effect had none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_a_kill() {
+    if support::left_out().await {
+        return;
+    }
     let mut server = Postgres::builder().durable().start().await.unwrap();
     let options = PostgresOptions::new().with_connect_timeout(Duration::from_secs(2));
     let store = PostgresStore::connect(&secret(&server.url()), options).await.unwrap();

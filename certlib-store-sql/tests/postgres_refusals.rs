@@ -40,6 +40,9 @@ fn assert_refusal(error: &Error, code: &str, setting: &str, found: &str, needed:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_forgets_is_refused() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let error = refused(&url, PostgresOptions::new()).await;
     assert_refusal(&error, "durability_off", "fsync", "off", "on");
@@ -53,6 +56,9 @@ async fn a_database_that_forgets_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_must_be_synchronous() {
+    if support::left_out().await {
+        return;
+    }
     for scope in ["DATABASE", "ROLE"] {
         let url = database().await;
         let name = url.rsplit('/').next().unwrap().to_owned();
@@ -69,6 +75,9 @@ async fn commits_must_be_synchronous() {
 /// Who weakens it after the store was opened weakens nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_stay_synchronous() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let store = open(&url).await;
     let name = url.rsplit('/').next().unwrap().to_owned();
@@ -91,6 +100,9 @@ async fn commits_stay_synchronous() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_takes_no_writes_is_refused() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let name = url.rsplit('/').next().unwrap().to_owned();
     execute(&mut raw(&url).await, &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
@@ -104,6 +116,9 @@ async fn a_database_that_takes_no_writes_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_text_must_fit() {
+    if support::left_out().await {
+        return;
+    }
     let mut connection = raw(&server().await.url()).await;
     let create = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
     execute(&mut connection, create).await;
@@ -113,6 +128,9 @@ async fn every_text_must_fit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_is_needed_and_may_be_chosen() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let error = refused(&format!("{url}?options=-c%20search_path%3Dnowhere"), options()).await;
     assert_eq!(error.code(), "schema_missing", "{error:?}");
@@ -128,6 +146,9 @@ async fn a_schema_is_needed_and_may_be_chosen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_must_agree() {
+    if support::left_out().await {
+        return;
+    }
     let url = database().await;
     let now = SystemClock::new().now();
     for (off, sign) in [(Duration::from_secs(600), ""), (Duration::from_secs(600), "-")] {
@@ -142,6 +163,9 @@ async fn clocks_must_agree() {
 /// A pooler that lends sessions out by the transaction is recognised, whatever it does with its sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poolers_of_transactions_are_refused() {
+    if support::left_out().await {
+        return;
+    }
     let program = require!(locate("pgbouncer").await);
     let backend = server().await.addr();
     for (mode, extra, refused_with) in [
@@ -192,6 +216,9 @@ async fn poolers_of_transactions_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_reached_is_named_and_no_password_shows() {
+    if support::left_out().await {
+        return;
+    }
     let ca = TestCa::new("postgres root").unwrap();
     let builder = Postgres::builder().password().tls(&ca.issue(&["127.0.0.1"]).unwrap());
     let server = builder.start().await.unwrap();
@@ -229,6 +256,9 @@ async fn what_cannot_be_reached_is_named_and_no_password_shows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_text_can_hold_is_refused_or_not_there() {
+    if support::left_out().await {
+        return;
+    }
     use certlib_core::lock::{LeaderLock, LeaseRequest};
     use certlib_core::queue::{Claim, ClaimRequest, JobQueue, Lane, Outcome, Settlement};
     use certlib_core::store::{Store, TypedQuery};

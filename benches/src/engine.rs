@@ -18,17 +18,14 @@ use certlib_store_sql::{SqliteOptions, SqliteStore};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::Result;
 use crate::hosts::{CERTIFICATE, Hosts, KEY, RELOAD_COMMAND, TEST_COMMAND, USER};
 use crate::noop::NoOp;
+use crate::{LIMIT, Result};
 
 const PROJECT: &str = "bench";
 
 /// How often the engine is asked whether it is done.
 const LOOK: Duration = Duration::from_millis(2);
-
-/// The longest that anything here may take.
-const LIMIT: Duration = Duration::from_secs(600);
 
 /// Where records live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

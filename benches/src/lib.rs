@@ -1,19 +1,34 @@
-//! What the benches share: hosts to deliver to, the engine at work, and the same work done by hand.
+//! What the benches share: databases, hosts to deliver to, the engine at work, and the same work done by hand.
 //!
+//! - [`backend`]: databases, started for one bench.
+//! - [`work`]: the queue at work, by hand and by a worker; [`floor`]: the same without certlib, the limit to compare with.
+//! - [`sweeps`]: certificates that fall due; [`leaders`]: nodes that follow each other.
 //! - [`hosts`]: simulated hosts in this process, and how to log in to them.
 //! - [`raw`]: delivery with nothing but an SSH client, the limit to compare with.
 //! - [`engine`]: a runtime with one certificate and its targets, delivered on demand.
 //! - [`noop`], [`pending`]: a module that does nothing, a CA that never answers.
-//! - [`process`]: what this process uses of the machine.
-//! - [`scale`]: how much work a run of the benches is worth.
+//! - [`process`], [`meter`]: what this process and the databases use of the machine.
+//! - [`scale`]: how much work a run of the benches is worth; [`table`]: how it is reported.
 
+pub mod backend;
 pub mod engine;
+pub mod floor;
 pub mod hosts;
+pub mod leaders;
+pub mod meter;
 pub mod noop;
 pub mod pending;
 pub mod process;
 pub mod raw;
 pub mod scale;
+pub mod sweeps;
+pub mod table;
+pub mod work;
+
+use std::time::Duration;
+
+/// The longest that anything here may take.
+pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// Any error: a bench that meets one ends.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -62,19 +62,30 @@ async fn tables(scale: Scale) -> Result<()> {
     let sizes = scale.pick([2_000, 4_000, 6_000], [10_000, 30_000, 100_000], [10_000, 100_000, 1_000_000]);
     let rounds = scale.pick(1, 5, 9);
     eprintln!("{}", meter::machine()?);
-    let mut table = Table::new(
-        format!("A sweep with {DUE} certificates due, median of {rounds} rounds, in ms; one with a tenth of all due:"),
-        ["certificates", "idle", "100 due", "x smallest", "a tenth due", "per due, us", "resident MB", "sweep adds MB"],
-    );
     for backend in Backend::wanted(&BACKENDS) {
         let Some(server) = Server::start(backend).await? else { continue };
+        let mut table = Table::new(
+            format!(
+                "A sweep with {DUE} certificates due, median of {rounds} rounds, in ms; one with a tenth of all due:"
+            ),
+            [
+                "certificates",
+                "idle",
+                "100 due",
+                "x smallest",
+                "a tenth due",
+                "per due, us",
+                "resident MB",
+                "sweep adds MB",
+            ],
+        );
         certlib(&server, &sizes, rounds, &mut table).await?;
         if backend == Backend::Postgres {
             one_statement(&server, &sizes, rounds, &mut table).await?;
         }
         server.stop().await?;
+        eprintln!("{table}\n{}\n", meter::machine()?);
     }
-    eprintln!("{table}\n{}", meter::machine()?);
     Ok(())
 }
 

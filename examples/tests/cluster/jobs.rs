@@ -60,7 +60,7 @@ pub(crate) async fn kill_workers(url: &str, halfway: impl AsyncFnOnce()) {
 /// Half of the jobs leave an entry in the ledger, the other half nothing.
 async fn enqueue(cluster: &Cluster, kill: usize) -> Vec<String> {
     let job = |n: usize| {
-        let payload = if n % 2 == 0 { json!({ "number": kill + n }) } else { json!({}) };
+        let payload = if n.is_multiple_of(2) { json!({ "number": kill + n }) } else { json!({}) };
         NewJob::new(KIND, Lane::Maintenance, payload)
     };
     let jobs: Vec<NewJob> = (0..JOBS_PER_KILL).map(job).collect();
@@ -85,7 +85,7 @@ async fn check(cluster: &Cluster, ids: &[String]) {
     for (n, id) in ids.iter().enumerate() {
         let job = cluster.store.job(id).await.unwrap().expect("the job is there");
         assert_eq!(job.state, JobState::Succeeded, "{job:?}");
-        let expected = usize::from(n % JOBS_PER_KILL % 2 == 0);
+        let expected = usize::from((n % JOBS_PER_KILL).is_multiple_of(2));
         assert_eq!(entries.remove(id).unwrap_or(0), expected, "entries of {job:?}");
         attempts += job.claim_epoch;
     }

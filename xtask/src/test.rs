@@ -10,7 +10,8 @@ use crate::counterparts::Selection;
 /// Runs `cargo test --workspace` with the terminal's own output, and gives its exit code.
 pub(crate) fn run(selection: &Selection, arguments: &[String]) -> Result<ExitCode, String> {
     let mut command = cargo();
-    command.args(["test", "--workspace"]).args(arguments);
+    // All failures at once: the next run is far away.
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
     command.env(locate::WITHOUT, selection.variable());
     let status = command.status().map_err(|error| format!("cargo test: {error}"))?;
     // A run that was ended by a signal has no code of its own.

@@ -69,8 +69,9 @@ async fn watch(term: Arc<Term>, notify: Notify) {
         () = term.clock.sleep(patience) => {}
     }
     tracing::error!(epoch = term.lease.epoch, "what the former leader does cannot be stopped");
-    term.stuck.cancel();
+    // First, so that the host is told before the end of the term, and before a node that stops has stopped.
     notify.tell(&Leadership::Stuck { epoch: term.lease.epoch });
+    term.stuck.cancel();
 }
 
 #[cfg(test)]

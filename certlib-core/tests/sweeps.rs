@@ -310,15 +310,17 @@ async fn ten_thousand_certificates_of_one_hour_are_not_renewed_in_one_minute() {
     }
     let times = run_times(&world).await;
     assert_eq!(times.len(), COUNT, "each once");
-    let mut per_minute = BTreeMap::new();
-    for at in times {
-        *per_minute.entry((at - START).whole_minutes()).or_insert(0_u32) += 1;
-    }
-    let (first, last) = (*per_minute.keys().next().unwrap(), *per_minute.keys().last().unwrap());
+    let minute = |at: &OffsetDateTime| (*at - START).whole_minutes();
+    let (first, last) = (times.iter().map(minute).min().unwrap(), times.iter().map(minute).max().unwrap());
     assert!(first >= 4 * 24 * 60, "nothing early");
-    let mean = 10_000.0 / f64::from(i32::try_from(last - first + 1).unwrap());
-    let peak = f64::from(*per_minute.values().max().unwrap());
-    assert!(peak <= 2.0 * mean, "peak {peak} a minute, mean {mean}");
+    // Five minutes have enough of them that chance alone makes no peak.
+    let mut slots = BTreeMap::new();
+    for at in &times {
+        *slots.entry((minute(at) - first) / 5).or_insert(0_u32) += 1;
+    }
+    let mean = 5.0 * 10_000.0 / f64::from(i32::try_from(last - first + 1).unwrap());
+    let peak = f64::from(*slots.values().max().unwrap());
+    assert!(peak <= 2.0 * mean, "peak {peak} in five minutes, mean {mean}");
 }
 
 #[tokio::test]

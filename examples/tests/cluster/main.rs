@@ -30,6 +30,7 @@ async fn leadership_on_postgres_survives_stops_and_kills() {
 async fn leadership_on_mongodb_survives_stops_and_kills() {
     let _turn = TURN.lock().await;
     let mongodb = require!(MongoReplicaSet::start(3).await);
+    limit_transactions(&mongodb).await;
     leadership::stop_and_kill(&mongodb.url()).await;
 }
 
@@ -44,13 +45,18 @@ async fn jobs_on_postgres_survive_kills() {
 async fn jobs_on_mongodb_survive_kills_and_a_new_primary() {
     let _turn = TURN.lock().await;
     let mongodb = require!(MongoReplicaSet::start(3).await);
-    // A killed worker's transaction ends with its lease, and not after the server's default of a minute.
-    for member in 0..3 {
-        let limit = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 2 };
-        mongodb.command(member, "admin", limit).await.unwrap();
-    }
+    limit_transactions(&mongodb).await;
     jobs::kill_workers(&mongodb.url(), async || {
         mongodb.step_down().await.unwrap();
     })
     .await;
+}
+
+/// The transaction of a process that was killed or stopped ends soon, and not after the server's default of a minute:
+/// that is shorter than leases are by default, but not than they are here.
+async fn limit_transactions(mongodb: &MongoReplicaSet) {
+    for member in 0..3 {
+        let limit = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 1 };
+        mongodb.command(member, "admin", limit).await.unwrap();
+    }
 }

@@ -16,7 +16,7 @@ use certlib_core::model::{Certificate, Event, Order};
 use certlib_core::poll::PollSchedule;
 use certlib_core::queue::{RetryPolicy, after_failure};
 use certlib_core::runtime::{IssuerRegistry, Role, RunningRuntime, Runtime};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::{Record, TypedQuery};
 use certlib_core::{Client, Error};
 use criterion::{Criterion, criterion_group};
@@ -105,7 +105,7 @@ async fn pending_orders(orders: u64, quiet: Duration) {
 
 fn start(clock: &Arc<JumpingClock>, ca: &PendingCa) -> RunningRuntime {
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let envelope = Arc::new(LocalEnvelope::new(Keyring::generate().unwrap()));
+    let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap()));
     Runtime::builder(store, envelope)
         .clock(clock.clone())
         .issuers(IssuerRegistry::new().register(ca.clone()).unwrap())

@@ -10,7 +10,7 @@ use certlib_core::memory::MemoryStore;
 use certlib_core::model::{Certificate, Run, RunState, Trigger};
 use certlib_core::module::{DistributionModule, ModuleRegistry};
 use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime};
-use certlib_core::secret::{Keyring, LocalEnvelope, Secret};
+use certlib_core::secret::{Keyring, KeyringEnvelope, Secret};
 use certlib_core::store::{SharedStore, StoreExt as _};
 use certlib_issuers::local_ca::LocalCaFactory;
 use certlib_modules::ssh::SshModule;
@@ -121,7 +121,7 @@ impl Engine {
 
     async fn start(store: StoreKind, module: impl DistributionModule) -> Result<Self> {
         let (store, directory) = store.open().await?;
-        let envelope = Arc::new(LocalEnvelope::new(Keyring::generate()?));
+        let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate()?));
         let running = Runtime::builder(store, envelope)
             .modules(ModuleRegistry::new().register(module)?)
             .issuers(IssuerRegistry::new().register(LocalCaFactory)?)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use certlib_core::runtime::{Role, RunningRuntime, Runtime};
 use certlib_core::scheduler::{Sweep, SweepContext};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::{Index, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -75,7 +75,7 @@ impl fmt::Debug for Node {
 
 async fn start(database: Database, sweep: Write) -> Result<RunningRuntime> {
     let store = database.open().await?;
-    let envelope = Arc::new(LocalEnvelope::new(Keyring::generate()?));
+    let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate()?));
     let name = format!("node-{}", sweep.number);
     let runtime = Runtime::builder(store, envelope).sweep(sweep).settings(|settings| {
         settings.roles = vec![Role::Scheduler];

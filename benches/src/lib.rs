@@ -6,11 +6,13 @@
 //! - [`hosts`]: simulated hosts in this process, and how to log in to them.
 //! - [`raw`]: delivery with nothing but an SSH client, the limit to compare with.
 //! - [`engine`]: a runtime with one certificate and its targets, delivered on demand.
+//! - [`cipher`]: the cryptography of an envelope, by hand; [`rotation`]: many secrets moved to another key.
 //! - [`noop`], [`pending`]: a module that does nothing, a CA that never answers.
 //! - [`process`], [`meter`]: what this process and the databases use of the machine.
 //! - [`scale`]: how much work a run of the benches is worth; [`table`]: how it is reported.
 
 pub mod backend;
+pub mod cipher;
 pub mod engine;
 pub mod floor;
 pub mod hosts;
@@ -20,6 +22,7 @@ pub mod noop;
 pub mod pending;
 pub mod process;
 pub mod raw;
+pub mod rotation;
 pub mod scale;
 pub mod sweeps;
 pub mod table;

@@ -10,7 +10,7 @@ use certlib_core::clock::Clock as _;
 use certlib_core::model::{Certificate, CertificateState, new_id};
 use certlib_core::runtime::{IssuerRegistry, Role, RunningRuntime, Runtime};
 use certlib_core::scheduler::{RenewalSweep, Sweep, SweepContext};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::{SharedStore, StoreExt as _, WriteBatch};
 use serde_json::json;
 use sqlx::PgPool;
@@ -47,7 +47,7 @@ impl Leader {
     pub async fn start(store: &SharedStore) -> Result<Self> {
         let (sender, receiver) = oneshot::channel();
         let clock = Arc::new(JumpingClock::new());
-        let envelope = Arc::new(LocalEnvelope::new(Keyring::generate()?));
+        let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate()?));
         let running = Runtime::builder(store.clone(), envelope)
             .clock(clock.clone())
             .issuers(IssuerRegistry::new().register(PendingCa::default())?)

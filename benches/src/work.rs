@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use certlib_core::queue::{ClaimRequest, Job, Lane, NewJob, Outcome, Settlement};
 use certlib_core::runtime::{Handled, JobContext, JobHandler, Role, RunningRuntime, Runtime, Settings};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::SharedStore;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -189,7 +189,7 @@ async fn arrival(arrivals: &mut UnboundedReceiver<(usize, Instant)>, sent: &[Ins
 
 /// A worker of one lane, and nothing else.
 fn worker(store: &SharedStore, handler: impl JobHandler, tune: fn(&mut Settings)) -> Result<RunningRuntime> {
-    let envelope = Arc::new(LocalEnvelope::new(Keyring::generate()?));
+    let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate()?));
     let runtime = Runtime::builder(store.clone(), envelope).handler(handler).settings(|settings| {
         settings.roles = vec![Role::Worker];
         settings.lanes.retain(|lane, _| *lane == LANE);

@@ -13,9 +13,11 @@
 //! - [`issuer`]: CAs; [`module`]: ways of delivery.
 //! - [`backoff`], [`poll`], [`policy`]: when to try again, when to ask, when to renew, as pure functions.
 //! - [`issuance`], [`distribution`], [`scheduler`]: the work itself; [`runtime`] runs it; [`client`] is the front door.
+//! - [`backup`]: all of it in one file, and back into a store.
 //! - [`memory`]: a store in memory; [`clock`] and [`random`]: time and chance, injected.
 
 pub mod backoff;
+pub mod backup;
 mod base64_bytes;
 pub mod bundle;
 pub mod classify;

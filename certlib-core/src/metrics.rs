@@ -14,6 +14,10 @@
 //! | [`certlib_job_duration_seconds`](JOB_DURATION) | histogram | `kind` | how long attempts ran |
 //! | [`certlib_lane_slots`](LANE_SLOTS) | gauge | `lane` | how many jobs may run here at the same time |
 //! | [`certlib_lane_running`](LANE_RUNNING) | gauge | `lane` | how many do |
+//! | [`certlib_kek_retired_opens_total`](KEK_RETIRED_OPENS) | counter | `kek` | secrets opened with a retired key: 0 |
+//! | [`certlib_kek_rewrapped_total`](KEK_REWRAPPED) | counter | | secrets wrapped anew by this node, as leader |
+//! | [`certlib_kek_rotation_phase`](KEK_ROTATION_PHASE) | gauge | | how far a rotation has come: 0 none, 1 prepare, 2 rewrap, 3 settle, 4 verify |
+//! | [`certlib_kek_rotation_secrets`](KEK_ROTATION_SECRETS) | gauge | `count` | its progress: `total`, `rewrapped`, `verified`, `unreadable` |
 //! | [`certlib_targets_total`](TARGETS_TOTAL) | counter | `module`, `status` | targets worked on, by the status they reached |
 //!
 //! Gauges are set by [`RunningRuntime::record_metrics`](crate::runtime::RunningRuntime::record_metrics), which a host
@@ -23,9 +27,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::model::{Rotation, RotationPhase};
 use crate::queue::{JobState, QueueStats};
 use crate::runtime::{Engine, Role};
 use crate::scheduler::LEASE;
+use crate::secret::KekId;
 
 /// 1 while this node may act as leader, computed from its clock when it is set.
 pub const IS_LEADER: &str = "certlib_scheduler_is_leader";
@@ -51,8 +57,26 @@ pub const JOB_DURATION: &str = "certlib_job_duration_seconds";
 pub const LANE_SLOTS: &str = "certlib_lane_slots";
 /// How many jobs of a lane run here.
 pub const LANE_RUNNING: &str = "certlib_lane_running";
+/// Secrets that were opened with a retired key-encryption key, by the first digits of its id.
+pub const KEK_RETIRED_OPENS: &str = "certlib_kek_retired_opens_total";
+/// Secrets that this node wrapped anew, as leader of a rotation.
+pub const KEK_REWRAPPED: &str = "certlib_kek_rewrapped_total";
+/// How far the rotation of the key-encryption key has come, as of this node's last heartbeat.
+pub const KEK_ROTATION_PHASE: &str = "certlib_kek_rotation_phase";
+/// Secrets that the rotation deals with, as of this node's last heartbeat; 0 when there is none.
+pub const KEK_ROTATION_SECRETS: &str = "certlib_kek_rotation_secrets";
 /// Targets by module and the status they reached.
 pub const TARGETS_TOTAL: &str = "certlib_targets_total";
+
+/// A secret was opened with a retired key.
+pub(crate) fn opened_with_retired(kek: &KekId) {
+    ::metrics::counter!(KEK_RETIRED_OPENS, "kek" => kek.short()).increment(1);
+}
+
+/// Secrets were wrapped anew, and stored.
+pub(crate) fn rewrapped(secrets: u64) {
+    ::metrics::counter!(KEK_REWRAPPED).increment(secrets);
+}
 
 /// An attempt was settled by this node.
 pub(crate) fn job_settled(kind: &str, state: &'static str, duration: Duration) {
@@ -101,11 +125,31 @@ pub(crate) fn local(engine: &Engine) {
     if let Some(beat) = vitals.last_beat() {
         ::metrics::gauge!(HEARTBEAT_AGE).set(engine.clock.monotonic().saturating_sub(beat).as_secs_f64());
     }
+    rotation(engine.sealer.rotation().as_ref());
     if engine.settings.roles.contains(&Role::Worker) {
         for (lane, slots) in &engine.settings.lanes {
             ::metrics::gauge!(LANE_SLOTS, "lane" => lane.as_str()).set(count(*slots as u64));
             ::metrics::gauge!(LANE_RUNNING, "lane" => lane.as_str()).set(count(vitals.running(*lane) as u64));
         }
+    }
+}
+
+fn rotation(rotation: Option<&Rotation>) {
+    let phase = rotation.map_or(0, |rotation| match rotation.phase {
+        RotationPhase::Prepare => 1,
+        RotationPhase::Rewrap => 2,
+        RotationPhase::Settle => 3,
+        RotationPhase::Verify => 4,
+    });
+    ::metrics::gauge!(KEK_ROTATION_PHASE).set(count(phase));
+    let of = |what: fn(&Rotation) -> u64| count(rotation.map_or(0, what));
+    for (name, secrets) in [
+        ("total", of(|rotation| rotation.total)),
+        ("rewrapped", of(|rotation| rotation.rewrapped)),
+        ("verified", of(|rotation| rotation.verified)),
+        ("unreadable", of(|rotation| rotation.unreadable)),
+    ] {
+        ::metrics::gauge!(KEK_ROTATION_SECRETS, "count" => name).set(secrets);
     }
 }
 

@@ -70,7 +70,8 @@ async fn every_node_is_shown_while_it_lives_and_the_leader_has_its_badge() {
     assert_eq!((&*alpha.node.name, &*beta.node.name, &*gamma.node.name), ("alpha", "beta", "gamma"));
     assert_eq!(alpha.node.roles, ["worker", "scheduler"]);
     assert_eq!((&*beta.node.roles, gamma.node.roles.len()), (&["worker".to_owned()][..], 0));
-    assert_eq!(alpha.node.keyring_versions, [1]);
+    assert_eq!(alpha.node.keks.len(), 1);
+    assert_eq!(alpha.node.keyring_epoch, 1);
     assert_eq!((alpha.node.pid, &*alpha.node.version), (std::process::id(), env!("CARGO_PKG_VERSION")));
     assert!(!alpha.node.hostname.is_empty() && alpha.node.started_at >= common::START);
     assert_eq!(alpha.node.lanes["issuance"], LaneLoad { slots: 16, running: 0 });
@@ -108,7 +109,8 @@ async fn a_silent_node_is_stale_its_lease_an_orphan_and_it_is_forgotten_after_a_
         started_at: common::START,
         heartbeat_at: common::START,
         stale_at: common::START + 90 * SECOND,
-        keyring_versions: Vec::new(),
+        keks: Vec::new(),
+        keyring_epoch: 0,
         lanes: [].into(),
         epochs: [(LEASE.to_owned(), 41)].into(),
     };

@@ -12,7 +12,7 @@ use certlib_core::clock::SystemClock;
 use certlib_core::memory::MemoryStore;
 use certlib_core::queue::{JobFilter, Lane};
 use certlib_core::runtime::{Handled, Role, Runtime, Settings};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::{Condition, SharedStore, WriteBatch};
 
 use crate::common::jobs::{Act, job};
@@ -37,7 +37,7 @@ async fn never_two_active_and_every_enqueue_is_followed_by_a_start() {
     let store: SharedStore = Arc::new(MemoryStore::new(SystemClock::shared()));
     let keys: Arc<Vec<Key>> = Arc::new((0..KEYS).map(|_| Key::default()).collect());
     let twice = Arc::new(AtomicBool::new(false));
-    let envelope = Arc::new(LocalEnvelope::new(Keyring::generate().unwrap()));
+    let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap()));
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let (keys, twice) = (keys.clone(), twice.clone());

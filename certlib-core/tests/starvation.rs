@@ -19,7 +19,7 @@ use certlib_core::module::{
 };
 use certlib_core::queue::{Lane, NewJob};
 use certlib_core::runtime::{Handled, IssuerRegistry, Runtime};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::{Context, Error, Result};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -111,7 +111,7 @@ async fn five_hundred_silent_targets_delay_no_other_lane() {
     let store = Arc::new(MemoryStore::new(SystemClock::shared()));
     let (dialled, ca) = (Arc::new(AtomicUsize::new(0)), FakeCa::new());
     let (enqueued, waits) = (Times::default(), Arc::new(Mutex::new(Vec::new())));
-    let node = Runtime::builder(store.clone(), Arc::new(LocalEnvelope::new(Keyring::generate().unwrap())))
+    let node = Runtime::builder(store.clone(), Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap())))
         .modules(ModuleRegistry::new().register(Patient { dialled: dialled.clone() }).unwrap())
         .issuers(IssuerRegistry::new().register(FakeFactory(ca)).unwrap())
         .handler(timed("tell", Lane::Notification, &enqueued, &waits))

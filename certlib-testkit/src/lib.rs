@@ -4,7 +4,8 @@
 //!
 //! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, two ACME certificate
 //!   authorities and BIND. A test talks to the program that production talks to, quirks included.
-//! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand.
+//! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
+//!   simulates a HashiCorp Vault.
 //!
 //! # Where the programs come from
 //!
@@ -47,6 +48,7 @@ pub mod ports;
 pub mod process;
 pub mod simhost;
 pub mod tls;
+pub mod vault;
 
 pub use error::{Error, Result};
 

@@ -180,6 +180,19 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("openssl", "CERTLIB_OPENSSL", &["openssl"])],
         recipe: Recipe::Apt(&["openssl"]),
     },
+    Counterpart {
+        name: "softhsm",
+        programs: &[
+            program("softhsm2-util", "CERTLIB_SOFTHSM2_UTIL", &["softhsm2-util"]),
+            program("pkcs11-tool", "CERTLIB_PKCS11_TOOL", &["pkcs11-tool"]),
+        ],
+        recipe: Recipe::Apt(&["softhsm2", "opensc"]),
+    },
+    Counterpart {
+        name: "hvac",
+        programs: &[program("hvac", "CERTLIB_HVAC", &[])],
+        recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -25,7 +25,7 @@ use certlib_core::client::{DistributionStatus, NewCertificate, NewIssuer};
 use certlib_core::module::ModuleRegistry;
 use certlib_core::queue::JobState;
 use certlib_core::runtime::{IssuerRegistry, Runtime};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_issuers::local_ca::LocalCaFactory;
 use certlib_modules::ssh::SshModule;
 use certlib_store_sql::{SqliteOptions, SqliteStore};
@@ -109,7 +109,7 @@ async fn perform(args: &Args, bars: bool) -> Result<Report> {
     // Where records live, what seals their secrets, who delivers, who issues.
     let directory = tempfile::tempdir()?;
     let store = SqliteStore::open(directory.path().join("certlib.db"), SqliteOptions::default()).await?;
-    let envelope = LocalEnvelope::new(Keyring::generate()?);
+    let envelope = KeyringEnvelope::new(Keyring::generate()?);
     let running = Runtime::builder(Arc::new(store), Arc::new(envelope))
         .modules(ModuleRegistry::new().register(SshModule::new())?)
         .issuers(IssuerRegistry::new().register(LocalCaFactory)?)

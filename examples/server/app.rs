@@ -4,11 +4,13 @@ use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use certlib_core::clock::SystemClock;
 use certlib_core::module::ModuleRegistry;
-use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime};
-use certlib_core::secret::{LocalEnvelope, SecretString};
+use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime, Settings};
+use certlib_core::secret::{Keyring, KeyringEnvelope, SecretString};
+use certlib_core::store::RecordKinds;
 use certlib_core::{Client, Error, Result};
 use certlib_issuers::acme::AcmeFactory;
 use certlib_issuers::challenge::Http01Responder;
@@ -17,51 +19,145 @@ use certlib_issuers::local_ca::LocalCaFactory;
 use certlib_modules::file::FileModule;
 use certlib_modules::ssh::SshModule;
 use certlib_modules::webhook::Webhook;
-use certlib_store_sql::{SqliteOptions, SqliteStore};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::api::{self, AppState};
-use crate::auth::{self, ALL_PROJECTS, TokenRole};
+use crate::auth::{self, ALL_PROJECTS, ApiToken, TokenRole};
 use crate::config::Config;
-use crate::{kek, telemetry};
+use crate::database::{Database, Location};
+use crate::kek::Sources;
+use crate::kek::reload::Reload;
+use crate::secrets::Secrets;
+use crate::telemetry;
 
-/// certlib put together, and the store to close in the end.
+/// certlib put together, and what belongs to it.
 pub(crate) struct Composed {
     pub(crate) runtime: Runtime,
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) database: Database,
+    pub(crate) envelope: Arc<KeyringEnvelope>,
+    pub(crate) sources: Sources,
 }
 
-/// Opens the store and the envelope of `config` and puts a runtime on them. Starts nothing.
-pub(crate) async fn compose(config: &Config, kek: Option<SecretString>) -> Result<Composed> {
+/// Opens the database and the envelope of `config` and puts a runtime on them. Makes what a first start needs, and
+/// starts nothing.
+///
+/// # Errors
+/// What is wrong with the keys, the database, or the two together: `kek_missing`, `kek_orphaned`.
+pub(crate) async fn compose(config: &Config, secrets: Secrets) -> Result<Composed> {
     make_data_dir(config)?;
-    let keyring = kek::keyring(config, kek)?;
-    let clock = SystemClock::shared();
-    let options = SqliteOptions::new().with_clock(clock.clone());
-    let store = Arc::new(SqliteStore::open(config.database(), options).await?);
-    let envelope = Arc::new(LocalEnvelope::new(keyring));
-    kek::check_database(&*store, &*envelope).await?;
-    let mut modules = ModuleRegistry::new().register(SshModule::new())?.register(Webhook::new())?;
-    if config.file_root().is_some() {
-        modules = modules.register(FileModule::new())?;
+    let location = Location::of(config, secrets.database_url)?;
+    let sources = Sources::new(config, secrets.kek);
+    let keyring = sources.keyring_to_start(location.is_fresh()).await?;
+    let database = location.open(SystemClock::shared()).await?;
+    let composed = put_together(config, database, sources, keyring, |settings| {
+        settings.state_dir = Some(config.data_dir.join("state"));
+        settings.node_heartbeat = Duration::from_secs(config.node_heartbeat_seconds);
+        settings.sweep_interval = Duration::from_secs(config.sweep_interval_seconds);
+    });
+    let composed = composed.await?;
+    match check_keys(&composed.runtime.client()).await {
+        Ok(()) => Ok(composed),
+        Err(error) => {
+            composed.database.close().await;
+            Err(error)
+        }
     }
-    let issuers = IssuerRegistry::new().register(LocalCaFactory::new())?.register(AcmeFactory::new())?;
-    let runtime = Runtime::builder(store.clone(), envelope)
-        .clock(clock)
-        .modules(modules)
-        .issuers(issuers)
-        .settings(|settings| settings.state_dir = Some(config.data_dir.join("state")))
-        .build()?;
-    Ok(Composed { runtime, store })
+}
+
+/// Fails while a restore is unfinished, and unless this node has the keys that the database needs: those under which there is something, and the one that
+/// seals. A database that is new is told which one that is.
+async fn check_keys(client: &Client) -> Result<()> {
+    client.check_restored().await?;
+    client.check_keyring().await?;
+    let status = client.keyring().await?;
+    let primary = status.state.primary;
+    if status.keks.iter().any(|key| key.kek.id == primary.id && key.at_hand) {
+        return Ok(());
+    }
+    let why = "this server lacks the key that seals; give it the keys that belong to this database";
+    Err(Error::validation("server.keys", "kek_missing", why).with("kek", primary))
+}
+
+/// The same database and keys for a command beside the server: without any role, without making what is missing, and
+/// without demanding keys that the command may not need.
+///
+/// # Errors
+/// What is wrong with the keys or the database.
+pub(crate) async fn attach(config: &Config, secrets: Secrets) -> Result<Composed> {
+    let location = Location::of(config, secrets.database_url)?;
+    let sources = Sources::new(config, secrets.kek);
+    let keyring = sources.keyring().await?;
+    let database = location.open_existing(SystemClock::shared()).await?;
+    put_together(config, database, sources, keyring, |settings| settings.roles = Vec::new()).await
+}
+
+/// As [`attach`], for a command that fills an empty database: makes its tables, its file and the data directory, if they
+/// are missing, but never a key.
+///
+/// # Errors
+/// What is wrong with the keys or the database.
+pub(crate) async fn attach_to_new(config: &Config, secrets: Secrets) -> Result<Composed> {
+    let location = Location::of(config, secrets.database_url)?;
+    let sources = Sources::new(config, secrets.kek);
+    let keyring = sources.keyring_to_start(false).await?;
+    make_data_dir(config)?;
+    let database = location.open(SystemClock::shared()).await?;
+    put_together(config, database, sources, keyring, |settings| settings.roles = Vec::new()).await
+}
+
+/// The keys of `config` alone.
+///
+/// # Errors
+/// As [`Sources::keyring`].
+pub(crate) async fn envelope(config: &Config, secrets: Secrets) -> Result<KeyringEnvelope> {
+    Ok(KeyringEnvelope::new(Sources::new(config, secrets.kek).keyring().await?))
+}
+
+/// All kinds of records that the server's database holds: certlib's and its own.
+pub(crate) fn record_kinds() -> RecordKinds {
+    certlib_core::model::record_kinds().with::<ApiToken>()
+}
+
+async fn put_together(
+    config: &Config,
+    database: Database,
+    sources: Sources,
+    keyring: Keyring,
+    settings: impl FnOnce(&mut Settings),
+) -> Result<Composed> {
+    let envelope = Arc::new(KeyringEnvelope::new(keyring));
+    let built = || {
+        let mut modules = ModuleRegistry::new().register(SshModule::new())?.register(Webhook::new())?;
+        if config.file_root().is_some() {
+            modules = modules.register(FileModule::new())?;
+        }
+        let issuers = IssuerRegistry::new().register(LocalCaFactory::new())?.register(AcmeFactory::new())?;
+        Runtime::builder(database.store.clone(), envelope.clone())
+            .modules(modules)
+            .issuers(issuers)
+            .record::<ApiToken>()
+            .settings(settings)
+            .build()
+    };
+    match built() {
+        Ok(runtime) => Ok(Composed { runtime, database, envelope, sources }),
+        Err(error) => {
+            database.close().await;
+            Err(error)
+        }
+    }
 }
 
 /// A server that listens but does not serve yet.
 pub(crate) struct Server {
     runtime: RunningRuntime,
-    store: Arc<SqliteStore>,
+    database: Database,
+    reload: Reload,
+    reload_now: Arc<Notify>,
     router: axum::Router,
     listener: TcpListener,
     http01: Option<(TcpListener, Http01Responder)>,
@@ -72,9 +168,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Opens everything, listens, and starts the runtime.
-    pub(crate) async fn start(config: Config, kek: Option<SecretString>) -> Result<Self> {
+    pub(crate) async fn start(config: Config, secrets: Secrets) -> Result<Self> {
         let metrics = telemetry::recorder()?;
-        let Composed { runtime, store } = compose(&config, kek).await?;
+        let Composed { runtime, database, envelope, sources } = compose(&config, secrets).await?;
+        let reload = Reload { sources, envelope, store: database.store.clone() };
         let listener = listen("listen", config.listen).await?;
         let http01 = match config.http01_listen {
             Some(address) => Some(listen("http01_listen", address).await?),
@@ -95,7 +192,8 @@ impl Server {
         tokio::spawn(telemetry::upkeep(metrics, stop.clone()));
         let (router, _) = api::router(state);
         let http01 = http01.map(|listener| (listener, responder));
-        Ok(Self { runtime: runtime.start(), store, router, listener, http01, stop, config, first_token })
+        let (runtime, reload_now) = (runtime.start(), Arc::default());
+        Ok(Self { runtime, database, reload, reload_now, router, listener, http01, stop, config, first_token })
     }
 
     /// Where the API listens.
@@ -113,6 +211,11 @@ impl Server {
         self.first_token.take()
     }
 
+    /// Notify it to have the keys read again.
+    pub(crate) fn reload_now(&self) -> Arc<Notify> {
+        self.reload_now.clone()
+    }
+
     /// Cancel it to stop.
     pub(crate) fn stop(&self) -> CancellationToken {
         self.stop.clone()
@@ -120,8 +223,9 @@ impl Server {
 
     /// Serves until it is told to stop; then lets running requests end, and hands unfinished jobs back.
     pub(crate) async fn run(self) -> Result<()> {
-        let Self { runtime, store, router, listener, http01, stop, config, .. } = self;
+        let Self { runtime, database, reload, reload_now, router, listener, http01, stop, config, .. } = self;
         let tasks = TaskTracker::new();
+        tasks.spawn(reload.run(config.kek_reload(), reload_now, stop.clone()));
         if let Some((listener, responder)) = http01 {
             tasks.spawn(serve(listener, responder, stop.clone()));
         }
@@ -141,7 +245,7 @@ impl Server {
         tasks.close();
         runtime.shutdown().await;
         tasks.wait().await;
-        store.close().await;
+        database.close().await;
         served
     }
 }

@@ -10,10 +10,17 @@ use config::{Environment, File, FileFormat};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::database;
+use crate::kek::providers;
+use crate::secrets::is_secret;
+
 const OPERATION: &str = "server.config";
 
-/// Variables with the prefix of the configuration that are not part of it.
-const NOT_SETTINGS: [&str; 3] = ["CERTLIB_CONFIG", "CERTLIB_KEK", "CERTLIB_INSTANCE_NAME"];
+/// Variables with the prefix of the configuration that are not part of it, beside secrets.
+const NOT_SETTINGS: [&str; 2] = ["CERTLIB_CONFIG", "CERTLIB_INSTANCE_NAME"];
+
+/// The longest that anything may be waited for that is set in seconds: a day.
+const SECONDS_MAX: u64 = 86_400;
 
 /// The server's settings. Each can also be given as `CERTLIB_` and its name in upper case.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,8 +32,19 @@ pub(crate) struct Config {
     pub(crate) http01_listen: Option<SocketAddr>,
     /// The directory of the database and the key file.
     pub(crate) data_dir: PathBuf,
-    /// The file of the key-encryption key; `kek` in the data directory by default. Unused with `CERTLIB_KEK`.
+    /// The database, such as `sqlite:FILE` or `postgres://HOST/NAME`; `certlib.db` in the data directory by default. One
+    /// with a password goes into `CERTLIB_DATABASE_URL`, which wins.
+    pub(crate) database: Option<String>,
+    /// The file of the key-encryption keys; `kek` in the data directory by default.
     pub(crate) kek_file: Option<PathBuf>,
+    /// Keys that are kept elsewhere: `[kek.pkcs11]`, `[kek.vault_transit]`.
+    pub(crate) kek: providers::Settings,
+    /// How often the keys are read again, in seconds. SIGHUP has them read at once.
+    pub(crate) kek_reload_seconds: u64,
+    /// How often this process tells the others that it lives, and which keys it has, in seconds.
+    pub(crate) node_heartbeat_seconds: u64,
+    /// How often the leader looks what is due, in seconds.
+    pub(crate) sweep_interval_seconds: u64,
     /// Admits targets on this machine, below `file_module_root`.
     pub(crate) enable_file_module: bool,
     /// The directory that targets on this machine cannot leave.
@@ -49,7 +67,12 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             http01_listen: None,
             data_dir: PathBuf::from("certlib-data"),
+            database: None,
             kek_file: None,
+            kek: providers::Settings::default(),
+            kek_reload_seconds: 30,
+            node_heartbeat_seconds: 30,
+            sweep_interval_seconds: 60,
             enable_file_module: false,
             file_module_root: None,
             file_module_commands: false,
@@ -70,7 +93,7 @@ impl Config {
         }
         let variables: HashMap<_, _> = variables
             .into_iter()
-            .filter(|(name, _)| name.starts_with("CERTLIB_") && !NOT_SETTINGS.contains(&&**name))
+            .filter(|(name, _)| name.starts_with("CERTLIB_") && !NOT_SETTINGS.contains(&&**name) && !is_secret(name))
             .collect();
         let environment = Environment::with_prefix("CERTLIB").try_parsing(true).ignore_empty(true);
         let config: Self = builder
@@ -96,6 +119,18 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return invalid("data_dir", "the data directory needs a name");
         }
+        if let Some(Err(why)) = self.database.as_deref().map(database::check) {
+            return invalid("database", &why);
+        }
+        for (key, seconds) in [
+            ("kek_reload_seconds", self.kek_reload_seconds),
+            ("node_heartbeat_seconds", self.node_heartbeat_seconds),
+            ("sweep_interval_seconds", self.sweep_interval_seconds),
+        ] {
+            if !(1..=SECONDS_MAX).contains(&seconds) {
+                return invalid(key, "from 1 to 86400 seconds");
+            }
+        }
         if self.enable_file_module != self.file_module_root.is_some() {
             return invalid("file_module_root", "`enable_file_module` and `file_module_root` go together");
         }
@@ -111,11 +146,6 @@ impl Config {
         Ok(())
     }
 
-    /// The database's file.
-    pub(crate) fn database(&self) -> PathBuf {
-        self.data_dir.join("certlib.db")
-    }
-
     /// The key file.
     pub(crate) fn kek_file(&self) -> PathBuf {
         self.kek_file.clone().unwrap_or_else(|| self.data_dir.join("kek"))
@@ -124,6 +154,11 @@ impl Config {
     /// The directory that targets on this machine cannot leave, if there may be such targets.
     pub(crate) fn file_root(&self) -> Option<&Path> {
         self.file_module_root.as_deref().filter(|_| self.enable_file_module)
+    }
+
+    /// How often the keys are read again.
+    pub(crate) fn kek_reload(&self) -> Duration {
+        Duration::from_secs(self.kek_reload_seconds)
     }
 
     /// How long running requests may take to end.
@@ -160,13 +195,20 @@ mod tests {
     #[test]
     fn what_is_not_a_setting_is_left_alone() {
         let kek = "11".repeat(32);
-        assert_eq!(load("", &[("CERTLIB_KEK", &kek), ("CERTLIBRARY", "x"), ("PATH", "/")]).unwrap(), Config::default());
+        let variables = [
+            ("CERTLIB_KEK", &*kek),
+            ("CERTLIB_KEK_V2", &kek),
+            ("CERTLIB_DATABASE_URL", "postgres://a:b@c/d"),
+            ("CERTLIBRARY", "x"),
+            ("PATH", "/"),
+        ];
+        assert_eq!(load("", &variables).unwrap(), Config::default());
     }
 
     #[test]
     fn bad_settings_are_refused_by_name() {
         type Variables = &'static [(&'static str, &'static str)];
-        let cases: [(&str, Variables, &str); 9] = [
+        let cases: [(&str, Variables, &str); 14] = [
             ("lisen = \"127.0.0.1:1\"", &[], "lisen"),
             ("kek = \"00\"", &[], "kek"),
             ("log = \"info\"\nlog = \"warn\"", &[], "log"),
@@ -176,6 +218,11 @@ mod tests {
             ("enable_file_module = true\nfile_module_root = \"relative\"", &[], "file_module_root"),
             ("file_module_commands = true", &[], "file_module_commands"),
             ("", &[("CERTLIB_LISEN", "127.0.0.1:1")], "lisen"),
+            ("database = \"redis://db\"", &[], "database"),
+            ("database = \"postgres://user:word@db/certlib\"", &[], "CERTLIB_DATABASE_URL"),
+            ("database_url = \"postgres://db/certlib\"", &[], "database_url"),
+            ("kek_reload_seconds = 0", &[], "kek_reload_seconds"),
+            ("", &[("CERTLIB_KEK_V0", "ab")], "kek_v0"),
         ];
         for (toml, variables, key) in cases {
             let error = load(toml, variables).unwrap_err();

@@ -1,4 +1,5 @@
-//! A complete certificate service around certlib: HTTP API, bearer tokens, SQLite, metrics, graceful stop.
+//! A complete certificate service around certlib: HTTP API, bearer tokens, any of the databases, metrics, rotation of
+//! the key-encryption key, graceful stop.
 //!
 //! ```text
 //! cargo run --example server -- --help
@@ -7,7 +8,7 @@
 //! It is a reference, not a product: read it to see how little there is between HTTP and
 //! [`Client`](certlib_core::Client).
 //!
-//! - `cli.rs`, `config.rs`, `kek.rs`, `telemetry.rs`: how it is started.
+//! - `cli/`, `config.rs`, `secrets.rs`, `kek/`, `database.rs`, `hygiene.rs`, `telemetry.rs`: how it is started.
 //! - `app.rs`: how certlib is put together. Begin here.
 //! - `auth.rs`, `admission.rs`: who may do what.
 //! - `extract.rs`, `problem.rs`: what goes in and how errors come out.
@@ -30,9 +31,12 @@ mod app;
 mod auth;
 mod cli;
 mod config;
+mod database;
 mod extract;
+mod hygiene;
 mod kek;
 mod problem;
+mod secrets;
 mod telemetry;
 
 use std::process::ExitCode;

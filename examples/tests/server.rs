@@ -9,27 +9,41 @@ mod api;
 mod app;
 #[path = "../server/auth.rs"]
 mod auth;
-#[path = "../server/cli.rs"]
+#[path = "../server/cli/mod.rs"]
 mod cli;
 #[path = "../server/config.rs"]
 mod config;
+#[path = "../server/database.rs"]
+mod database;
 #[path = "../server/extract.rs"]
 mod extract;
-#[path = "../server/kek.rs"]
+#[path = "../server/hygiene.rs"]
+mod hygiene;
+#[path = "../server/kek/mod.rs"]
 mod kek;
 #[path = "../server/problem.rs"]
 mod problem;
+#[path = "../server/secrets.rs"]
+mod secrets;
 #[path = "../server/telemetry.rs"]
 mod telemetry;
 
+#[path = "server/backups.rs"]
+mod backups;
 #[path = "server/bodies.rs"]
 mod bodies;
+#[path = "server/child.rs"]
+mod child;
 #[path = "server/flow.rs"]
 mod flow;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/openapi.rs"]
 mod openapi;
 #[path = "server/operations.rs"]
 mod operations;
+#[path = "server/places.rs"]
+mod places;
 #[path = "server/process.rs"]
 mod process;
 #[path = "server/support.rs"]

@@ -3,11 +3,13 @@
 //! Ids of other projects do not exist here: each call names the project it acts in.
 
 mod approvals;
+mod backup;
 mod bulk;
 mod certificates;
 mod cluster;
 mod job_log;
 mod jobs;
+mod keyring;
 mod setup;
 mod targets;
 
@@ -18,12 +20,13 @@ pub use self::approvals::NewApproval;
 pub use self::bulk::{BulkReport, BulkRetry};
 pub use self::certificates::{Material, NewCertificate, Revocation};
 pub use self::cluster::{ClusterInstance, ClusterInstances};
+pub use self::keyring::{KekReadiness, KekRole, KekStatus, KeyringStatus};
 pub use self::setup::{NewIssuer, NewTarget};
 pub use self::targets::{DistributionStatus, PlannedTarget};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::runtime::Engine;
-use crate::secret::SecretEnvelope;
+use crate::secret::{Aad, Sealed, SecretBytes};
 use crate::store::{Record, SharedStore, StoreExt as _, Versioned};
 
 /// A handle to certlib's operations; cheap to clone.
@@ -42,9 +45,22 @@ impl Client {
         &self.engine.store
     }
 
-    /// The envelope, for secrets of your own.
-    pub fn envelope(&self) -> &Arc<dyn SecretEnvelope> {
-        &self.engine.envelope
+    /// Seals a secret of your own, under the key that seals on all nodes. Say where it is with
+    /// [`Record::sealed`], and [add](crate::runtime::RuntimeBuilder::record) the kind of record.
+    ///
+    /// # Errors
+    /// As [`SecretEnvelope`](crate::secret::SecretEnvelope) and [`Store`](crate::store::Store). Cancel-safe.
+    pub async fn seal(&self, plain: &[u8], aad: &Aad<'_>) -> Result<Sealed> {
+        self.engine.sealer.seal(plain, aad).await
+    }
+
+    /// Opens the secret in `record`.
+    ///
+    /// # Errors
+    /// `secret_missing` when it has none; as [`SecretEnvelope`](crate::secret::SecretEnvelope), but a key that is
+    /// missing here is `IoTransient`. Cancel-safe.
+    pub async fn open<R: Record>(&self, record: &R) -> Result<SecretBytes> {
+        self.engine.open(record).await
     }
 
     /// The clock.

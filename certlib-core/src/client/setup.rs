@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::issuance::rate::check_limit;
 use crate::model::{Credential, Event, IssuanceLimit, Issuer, Project, Target, check_name, new_id};
 use crate::module::TargetSpec;
-use crate::secret::{Aad, SecretString};
-use crate::store::{Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
+use crate::secret::SecretString;
+use crate::store::{StoreExt as _, TypedQuery, Versioned, WriteBatch};
 
 /// An issuer to configure.
 #[derive(Debug, Clone, Default)]
@@ -102,8 +102,7 @@ impl Client {
             return Err(Error::validation("credential.create", "credential_invalid", "the secret is not JSON"));
         }
         let id = new_id();
-        let aad = Aad::new(project, Credential::KIND, &id, "secret");
-        let sealed = self.engine.envelope.seal(secret.expose().as_bytes(), &aad).await?;
+        let sealed = self.engine.sealer.seal(secret.expose().as_bytes(), &Credential::aad(project, &id)).await?;
         let credential = Credential {
             id,
             project: project.to_owned(),

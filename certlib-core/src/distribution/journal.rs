@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::model::JournalEntry;
 use crate::module::JournalSink;
 use crate::runtime::{Engine, JobContext};
-use crate::secret::{Aad, SecretBytes};
-use crate::store::{Record as _, StoreExt as _, TypedQuery, WriteBatch};
+use crate::secret::SecretBytes;
+use crate::store::{StoreExt as _, TypedQuery, WriteBatch};
 
 /// [`JournalSink`] over the store.
 pub(super) struct StoredJournal<'a> {
@@ -72,10 +72,6 @@ impl<'a> StoredJournal<'a> {
         let query = TypedQuery::<JournalEntry>::new().equal("target_run", self.target_run_id);
         Ok(self.engine.store.list_all(query).await?.into_iter().map(|entry| entry.record).collect())
     }
-
-    fn aad<'b>(&'b self, id: &'b str) -> Aad<'b> {
-        Aad::new(self.project, JournalEntry::KIND, id, JournalEntry::FIELD)
-    }
 }
 
 #[async_trait]
@@ -93,9 +89,10 @@ impl StoredJournal<'_> {
     async fn keep(&self, step: &str, undo: &SecretBytes) -> Result<()> {
         let sequence = self.len() + 1;
         let id = JournalEntry::id_of(self.target_run_id, sequence);
-        let sealed = self.engine.envelope.seal(undo.expose(), &self.aad(&id)).await?;
+        let sealed = self.engine.sealer.seal(undo.expose(), &JournalEntry::aad(self.project, &id)).await?;
         let entry = JournalEntry {
             id,
+            project: self.project.to_owned(),
             target_run_id: self.target_run_id.to_owned(),
             sequence,
             step: step.to_owned(),
@@ -113,7 +110,7 @@ impl StoredJournal<'_> {
         }
         let mut entries = Vec::new();
         for entry in self.stored().await? {
-            entries.push(self.engine.envelope.open(&entry.sealed, &self.aad(&entry.id)).await?);
+            entries.push(self.engine.open(&entry).await?);
         }
         Ok(entries)
     }

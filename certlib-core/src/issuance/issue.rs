@@ -25,8 +25,7 @@ use crate::poll::NextPoll;
 use crate::queue::{Claim, Job, Lane, Outcome, RetryPolicy, after_failure, later};
 use crate::random;
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
-use crate::secret::Aad;
-use crate::store::{Condition, Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
+use crate::store::{Condition, StoreExt as _, TypedQuery, Versioned, WriteBatch};
 
 /// Gets a version of a certificate.
 #[derive(Debug)]
@@ -204,9 +203,9 @@ impl Work<'_> {
         };
         let number = certificate.latest_version + 1;
         let id = CertificateVersion::id_of(&certificate.id, number);
-        let aad = Aad::new(&certificate.project, CertificateVersion::KIND, &id, CertificateVersion::KEY_FIELD);
+        let aad = CertificateVersion::aad(&certificate.project, &id);
         let version = CertificateVersion {
-            key: self.engine.envelope.seal(key.pkcs8().expose(), &aad).await?,
+            key: self.engine.sealer.seal(key.pkcs8().expose(), &aad).await?,
             id,
             certificate_id: certificate.id.clone(),
             project: certificate.project.clone(),
@@ -325,12 +324,17 @@ impl Work<'_> {
         let severity = failure_severity(certificate, error, over, now);
         let data = json!({ "order": order.id, "attempt": self.job.attempt, "error": record, "severity": severity });
         let event = Event::new(&certificate.project, kind, &certificate.id, data, now);
-        let batch = WriteBatch::new()
-            .require(Condition::Claim(self.claim.clone()))
-            .update(order)?
-            .update(certificate)?
-            .insert(&event)?;
-        self.engine.store.commit(batch).await?;
+        let batch = |order: &Versioned<Order>| {
+            let batch = WriteBatch::new().require(Condition::Claim(self.claim.clone()));
+            batch.update(order)?.update(certificate)?.insert(&event)
+        };
+        match self.engine.store.commit(batch(order)?).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() && self.engine.sealer.catch_up(order).await? => {
+                self.engine.store.commit(batch(order)?).await?;
+            }
+            Err(error) => return Err(error),
+        }
         order.revision += 1;
         certificate.revision += 1;
         Ok(())

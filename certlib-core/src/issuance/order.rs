@@ -10,8 +10,7 @@ use crate::issuer::IssueRequest;
 use crate::model::{Certificate, CertificateState, CertificateVersion, Order, OrderStage, new_id};
 use crate::queue::Claim;
 use crate::runtime::Engine;
-use crate::secret::Aad;
-use crate::store::{Condition, Record as _, StoreExt as _, TypedQuery, Versioned, WriteBatch};
+use crate::store::{Condition, StoreExt as _, TypedQuery, Versioned, WriteBatch};
 
 /// What became of the wish for an order.
 pub(super) enum Begun {
@@ -46,7 +45,7 @@ pub(super) async fn find_or_begin(
     let id = new_id();
     let now = engine.clock.now();
     let order = Order {
-        key: engine.envelope.seal(key.pkcs8().expose(), &key_aad(&certificate.project, &id)).await?,
+        key: engine.sealer.seal(key.pkcs8().expose(), &Order::aad(&certificate.project, &id)).await?,
         id,
         project: certificate.project.clone(),
         certificate_id: certificate.id.clone(),
@@ -108,21 +107,26 @@ pub(super) async fn place(engine: &Engine, cx: &Context, claim: &Claim, order: &
     save(engine, claim, order).await
 }
 
-/// Writes an order back.
+/// Writes an order back. Who has the claim is alone in that, except that a rotation may wrap its key anew: what the CA
+/// has answered must not be lost over that.
 pub(super) async fn save(engine: &Engine, claim: &Claim, order: &mut Versioned<Order>) -> Result<()> {
-    engine.store.commit(WriteBatch::new().require(Condition::Claim(claim.clone())).update(order)?).await?;
+    const TRIES: usize = 3;
+    for tries in 1.. {
+        let batch = WriteBatch::new().require(Condition::Claim(claim.clone())).update(order)?;
+        match engine.store.commit(batch).await {
+            Ok(_) => break,
+            Err(error) if error.is_conflict() && tries < TRIES && engine.sealer.catch_up(order).await? => {}
+            Err(error) => return Err(error),
+        }
+    }
     order.revision += 1;
     Ok(())
 }
 
 /// The private key of an order.
 pub(super) async fn open_key(engine: &Engine, order: &Order) -> Result<PrivateKey> {
-    let plain = engine.envelope.open(&order.key, &key_aad(&order.project, &order.id)).await?;
+    let plain = engine.open(order).await?;
     PrivateKey::from_pkcs8(plain.expose())
-}
-
-fn key_aad<'a>(project: &'a str, order_id: &'a str) -> Aad<'a> {
-    Aad::new(project, Order::KIND, order_id, Order::KEY_FIELD)
 }
 
 /// Generates a key: RSA, which takes its time, where blocking is allowed.

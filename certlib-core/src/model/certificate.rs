@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use crate::bundle::{KeyType, LeafInfo};
 use crate::error::ErrorRecord;
 use crate::issuer::RevocationReason;
-use crate::secret::Sealed;
-use crate::store::{Index, Record};
+use crate::secret::{Aad, Sealed};
+use crate::store::{Index, Record, SealedField};
 
 /// What should exist: names, key type, issuer, renewal policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -219,8 +219,10 @@ impl CertificateVersion {
         format!("{certificate_id}/{version:08}")
     }
 
-    /// The collection and field names under which the key is sealed.
-    pub const KEY_FIELD: &'static str = "key";
+    /// Where the key of version `id` is sealed.
+    pub(crate) fn aad<'a>(project: &'a str, id: &'a str) -> Aad<'a> {
+        Aad::new(project, Self::KIND, id, "key")
+    }
 }
 
 impl Record for CertificateVersion {
@@ -233,6 +235,14 @@ impl Record for CertificateVersion {
 
     fn index(&self) -> Index {
         Index::new().field("certificate", &*self.certificate_id).field("fingerprint", self.leaf.fingerprint.to_string())
+    }
+
+    fn sealed(&self) -> Option<SealedField<'_>> {
+        Some(SealedField { sealed: &self.key, aad: Self::aad(&self.project, &self.id) })
+    }
+
+    fn replace_sealed(&mut self, sealed: Sealed) {
+        self.key = sealed;
     }
 }
 

@@ -8,6 +8,7 @@ mod certificate;
 mod challenge;
 mod event;
 mod job_log;
+mod keyring;
 mod limit;
 mod node;
 mod order;
@@ -22,6 +23,7 @@ pub use self::certificate::{
 pub use self::challenge::AcmeChallenge;
 pub use self::event::{Event, Severity};
 pub use self::job_log::{JobLog, JobLogLine, LogLevel, LogPosition};
+pub use self::keyring::{Backup, KekFence, KeyringState, Rotation, RotationCursor, RotationPhase};
 pub use self::limit::{IssuanceBucket, IssuanceLimit, IssuanceWindow};
 pub use self::node::{LaneLoad, Node};
 pub use self::order::{Order, OrderStage};
@@ -30,6 +32,32 @@ pub use self::run::{JournalEntry, Run, RunState, RunSummary, TargetPhase, Target
 pub use self::target::{Distribution, Target, TargetState, Trigger};
 use crate::error::{Error, Result};
 use crate::random;
+use crate::store::RecordKinds;
+
+/// Every kind of record of certlib itself that outlives the process that wrote it.
+pub fn record_kinds() -> RecordKinds {
+    RecordKinds::none()
+        .with::<AcmeChallenge>()
+        .with::<ApprovalRequest>()
+        .with::<Backup>()
+        .with::<Certificate>()
+        .with::<CertificateVersion>()
+        .with::<Credential>()
+        .with::<Distribution>()
+        .with::<Event>()
+        .with::<IssuanceWindow>()
+        .with::<Issuer>()
+        .with::<IssuerSecret>()
+        .with::<JournalEntry>()
+        .with::<KekFence>()
+        .with::<KeyringState>()
+        .with::<Order>()
+        .with::<Project>()
+        .with::<Run>()
+        .with::<Target>()
+        .with::<TargetRun>()
+        .with::<TargetState>()
+}
 
 /// A fresh id, which sorts by age: UUID version 7.
 pub fn new_id() -> String {

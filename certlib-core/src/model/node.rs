@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::secret::Kek;
 use crate::store::{Index, Record};
 
 /// A running process. It writes this record at its start and at every heartbeat, whatever its roles, and deletes it
@@ -32,8 +33,10 @@ pub struct Node {
     /// When it is stale: three heartbeats later.
     #[serde(with = "time::serde::rfc3339")]
     pub stale_at: OffsetDateTime,
-    /// The versions of the key-encryption key that it has, ascending; empty if its envelope cannot tell.
-    pub keyring_versions: Vec<u32>,
+    /// The key-encryption keys that it has, by version; empty if certlib does not manage them.
+    pub keks: Vec<Kek>,
+    /// The epoch of the keyring that it last saw.
+    pub keyring_epoch: u64,
     /// The lanes it works in.
     pub lanes: BTreeMap<String, LaneLoad>,
     /// The newest epoch it has seen of each lease.

@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 
 use crate::error::ErrorRecord;
 use crate::issuer::{IssueRequest, OrderHandle};
-use crate::secret::Sealed;
-use crate::store::{Index, Record};
+use crate::secret::{Aad, Sealed};
+use crate::store::{Index, Record, SealedField};
 
 /// One request at one CA.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,8 +40,10 @@ pub struct Order {
 }
 
 impl Order {
-    /// The field name under which the key is sealed.
-    pub const KEY_FIELD: &'static str = "key";
+    /// Where the key of order `id` is sealed.
+    pub(crate) fn aad<'a>(project: &'a str, id: &'a str) -> Aad<'a> {
+        Aad::new(project, Self::KIND, id, "key")
+    }
 }
 
 impl Record for Order {
@@ -55,6 +57,14 @@ impl Record for Order {
     fn index(&self) -> Index {
         let open = self.stage.is_open().then_some(&*self.certificate_id);
         Index::new().field("certificate", &*self.certificate_id).maybe("open", open)
+    }
+
+    fn sealed(&self) -> Option<SealedField<'_>> {
+        Some(SealedField { sealed: &self.key, aad: Self::aad(&self.project, &self.id) })
+    }
+
+    fn replace_sealed(&mut self, sealed: Sealed) {
+        self.key = sealed;
     }
 }
 

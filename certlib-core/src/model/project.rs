@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use super::IssuanceLimit;
 use crate::error::{Error, Result};
-use crate::secret::Sealed;
-use crate::store::{Index, Record};
+use crate::secret::{Aad, Sealed};
+use crate::store::{Index, Record, SealedField};
 
 /// The namespace that owns everything below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,8 +95,17 @@ impl Record for Issuer {
 pub struct IssuerSecret {
     /// The issuer's id.
     pub id: String,
+    /// The project that owns it.
+    pub project: String,
     /// The secret.
     pub sealed: Sealed,
+}
+
+impl IssuerSecret {
+    /// Where the secret of issuer `id` is sealed.
+    pub(crate) fn aad<'a>(project: &'a str, id: &'a str) -> Aad<'a> {
+        Aad::new(project, Self::KIND, id, "state")
+    }
 }
 
 impl Record for IssuerSecret {
@@ -109,6 +118,14 @@ impl Record for IssuerSecret {
 
     fn index(&self) -> Index {
         Index::new()
+    }
+
+    fn sealed(&self) -> Option<SealedField<'_>> {
+        Some(SealedField { sealed: &self.sealed, aad: Self::aad(&self.project, &self.id) })
+    }
+
+    fn replace_sealed(&mut self, sealed: Sealed) {
+        self.sealed = sealed;
     }
 }
 
@@ -128,6 +145,13 @@ pub struct Credential {
     pub created_at: OffsetDateTime,
 }
 
+impl Credential {
+    /// Where the secret of credential `id` is sealed.
+    pub(crate) fn aad<'a>(project: &'a str, id: &'a str) -> Aad<'a> {
+        Aad::new(project, Self::KIND, id, "secret")
+    }
+}
+
 impl Record for Credential {
     const KIND: &'static str = "credential";
     const FIELDS: &'static [&'static str] = &["project", "name"];
@@ -138,5 +162,13 @@ impl Record for Credential {
 
     fn index(&self) -> Index {
         Index::new().field("project", &*self.project).field("name", &*self.name)
+    }
+
+    fn sealed(&self) -> Option<SealedField<'_>> {
+        Some(SealedField { sealed: &self.sealed, aad: Self::aad(&self.project, &self.id) })
+    }
+
+    fn replace_sealed(&mut self, sealed: Sealed) {
+        self.sealed = sealed;
     }
 }

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use crate::error::ErrorRecord;
 use crate::module::{EndpointCheck, Facts, Plan};
-use crate::secret::Sealed;
-use crate::store::{Index, Record};
+use crate::secret::{Aad, Sealed};
+use crate::store::{Index, Record, SealedField};
 
 /// One execution of a distribution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -237,6 +237,8 @@ pub enum TargetPhase {
 pub struct JournalEntry {
     /// `<target run id>/<sequence>`.
     pub id: String,
+    /// The project that owns it.
+    pub project: String,
     /// The target run.
     pub target_run_id: String,
     /// From 1.
@@ -256,8 +258,10 @@ impl JournalEntry {
         format!("{target_run_id}/{sequence:06}")
     }
 
-    /// The field name under which the undo record is sealed.
-    pub const FIELD: &'static str = "undo";
+    /// Where the undo record of entry `id` is sealed.
+    pub(crate) fn aad<'a>(project: &'a str, id: &'a str) -> Aad<'a> {
+        Aad::new(project, Self::KIND, id, "undo")
+    }
 }
 
 impl Record for JournalEntry {
@@ -270,5 +274,13 @@ impl Record for JournalEntry {
 
     fn index(&self) -> Index {
         Index::new().field("target_run", &*self.target_run_id)
+    }
+
+    fn sealed(&self) -> Option<SealedField<'_>> {
+        Some(SealedField { sealed: &self.sealed, aad: Self::aad(&self.project, &self.id) })
+    }
+
+    fn replace_sealed(&mut self, sealed: Sealed) {
+        self.sealed = sealed;
     }
 }

@@ -31,7 +31,12 @@ pub(super) async fn beat(engine: Arc<Engine>, stop: CancellationToken, tasks: Ta
     tokio::pin!(ended);
     loop {
         let sent = engine.clock.monotonic();
-        let written = async { engine.store.commit(WriteBatch::new().put(&node(&engine, started_at))?).await };
+        let written = async {
+            if let Err(error) = engine.sealer.look().await {
+                tracing::error!(%error, "cannot look which key seals");
+            }
+            engine.store.commit(WriteBatch::new().put(&node(&engine, started_at))?).await
+        };
         let written = tokio::select! {
             biased;
             () = &mut ended => break,
@@ -69,7 +74,8 @@ fn node(engine: &Engine, started_at: OffsetDateTime) -> Node {
         started_at,
         heartbeat_at: now,
         stale_at: now + settings.node_heartbeat * MISSED,
-        keyring_versions: engine.envelope.key_versions(),
+        keks: engine.sealer.envelope().keks(),
+        keyring_epoch: engine.sealer.epoch(),
         lanes: lanes
             .map(|(lane, slots)| (lane.as_str().to_owned(), LaneLoad { slots: *slots, running: vitals.running(*lane) }))
             .collect(),

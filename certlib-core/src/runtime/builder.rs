@@ -9,22 +9,24 @@ use super::handler::JobHandler;
 use super::issuers::IssuerRegistry;
 use super::job_log::JobLogs;
 use super::node_name;
+use super::sealer::Sealer;
 use super::settings::Settings;
 use super::vitals::Vitals;
 use crate::clock::{Clock, SystemClock};
 use crate::distribution::DistributionHandler;
 use crate::error::{Error, Result};
 use crate::issuance::{HintHandler, IssuanceHandler, RevocationHandler};
+use crate::model::record_kinds;
 use crate::module::ModuleRegistry;
 use crate::queue::Lane;
 use crate::random;
 use crate::scheduler::{
     ApprovalSweep, AutoDistributionSweep, ChallengeSweep, Epochs, EventSweep, ExpirationSweep, HintSweep,
-    JobCleanupSweep, Leadership, NodeSweep, Notify, RateWindowSweep, RenewalSweep, RunCleanupSweep, RunSweep, Sweep,
-    Watchdog,
+    JobCleanupSweep, Leadership, NodeSweep, Notify, RateWindowSweep, RenewalSweep, RotationSweep, RunCleanupSweep,
+    RunSweep, Sweep, Watchdog,
 };
 use crate::secret::SecretEnvelope;
-use crate::store::SharedStore;
+use crate::store::{Record, RecordKinds, SharedStore};
 
 /// What goes into a [`Runtime`].
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub struct RuntimeBuilder {
     modules: ModuleRegistry,
     issuers: IssuerRegistry,
     settings: Settings,
+    kinds: RecordKinds,
     handlers: Vec<Arc<dyn JobHandler>>,
     sweeps: Vec<Arc<dyn Sweep>>,
     watchdog: Watchdog,
@@ -50,6 +53,7 @@ impl RuntimeBuilder {
             modules: ModuleRegistry::new(),
             issuers: IssuerRegistry::new(),
             settings: Settings::default(),
+            kinds: record_kinds(),
             handlers: Vec::new(),
             sweeps: Vec::new(),
             watchdog: Watchdog::default(),
@@ -82,6 +86,14 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
+        self
+    }
+
+    /// Adds a kind of record of your own: it is part of backups, and the key under its [secret](Record::sealed) is
+    /// rotated with the others.
+    #[must_use]
+    pub fn record<R: Record>(mut self) -> Self {
+        self.kinds = self.kinds.with::<R>();
         self
     }
 
@@ -139,8 +151,9 @@ impl RuntimeBuilder {
         let logs = JobLogs::new(self.clock.clone(), &node_id, self.settings.failed_job_retention);
         let engine = Arc::new(Engine {
             job_logs: Arc::new(logs),
+            sealer: Arc::new(Sealer::new(self.envelope, self.store.clone(), self.clock.clone())),
             store: self.store,
-            envelope: self.envelope,
+            kinds: self.kinds,
             clock: self.clock,
             modules: self.modules,
             issuers: self.issuers,
@@ -176,6 +189,7 @@ impl RuntimeBuilder {
             Arc::new(ApprovalSweep),
             Arc::new(ChallengeSweep),
             Arc::new(RateWindowSweep),
+            Arc::new(RotationSweep::new(engine.sealer.envelope().clone(), engine.kinds.clone())),
             Arc::new(RunCleanupSweep::new(settings.run_retention)),
             Arc::new(EventSweep::new(settings.event_retention)),
             Arc::new(NodeSweep),

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::issuers::{IssuerCache, IssuerRegistry};
 use super::job_log::JobLogs;
+use super::sealer::Sealer;
 use super::settings::Settings;
 use super::vitals::Vitals;
 use crate::bundle::{CertificateBundle, PrivateKey};
@@ -18,14 +19,16 @@ use crate::issuer::AsyncIssuer;
 use crate::model::{CertificateVersion, Credential, Target};
 use crate::module::{ErasedModule, ModuleRegistry, TargetSpec};
 use crate::queue::Lane;
-use crate::secret::{Aad, Secret, SecretEnvelope, SecretString};
-use crate::store::{Record as _, SharedStore, StoreExt as _};
+use crate::secret::{Secret, SecretBytes, SecretString};
+use crate::store::{Record, RecordKinds, SharedStore, StoreExt as _};
 
 /// Store, envelope, clock and registries.
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) store: SharedStore,
-    pub(crate) envelope: Arc<dyn SecretEnvelope>,
+    pub(crate) sealer: Arc<Sealer>,
+    /// Every kind of record, certlib's own and the host's.
+    pub(crate) kinds: RecordKinds,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) modules: ModuleRegistry,
     pub(crate) issuers: IssuerRegistry,
@@ -57,6 +60,15 @@ impl Engine {
         limits.entry(module.kind()).or_insert_with(|| Arc::new(Semaphore::new(permits))).clone()
     }
 
+    /// The secret in `record`.
+    pub(crate) async fn open<R: Record>(&self, record: &R) -> Result<SecretBytes> {
+        match record.sealed() {
+            Some(field) => self.sealer.open(field).await,
+            None => Err(Error::validation("engine.open", "secret_missing", "this kind of record has no secret")
+                .with("kind", R::KIND)),
+        }
+    }
+
     /// The secret of a credential of `project`.
     pub(crate) async fn open_credential(&self, project: &str, id: Option<&str>) -> Result<Option<SecretString>> {
         const OPERATION: &str = "credential.open";
@@ -65,8 +77,7 @@ impl Engine {
             Some(credential) if credential.project == project => credential,
             _ => return Err(Error::not_found(OPERATION, format_args!("credential {}", id.escape_debug()))),
         };
-        let aad = Aad::new(project, Credential::KIND, id, "secret");
-        let plain = self.envelope.open(&credential.sealed, &aad).await?;
+        let plain = self.open(&credential.record).await?;
         let text = std::str::from_utf8(plain.expose())
             .map_err(|_| Error::permanent(OPERATION, "credential_invalid", "the stored credential is not text"))?;
         Ok(Some(Secret::new(text.to_owned())))
@@ -80,8 +91,7 @@ impl Engine {
 
     /// The bundle of a version, with its key opened.
     pub(crate) async fn open_bundle(&self, version: &CertificateVersion) -> Result<CertificateBundle> {
-        let aad = Aad::new(&version.project, CertificateVersion::KIND, &version.id, CertificateVersion::KEY_FIELD);
-        let key = self.envelope.open(&version.key, &aad).await?;
+        let key = self.open(version).await?;
         CertificateBundle::from_pem(version.chain_pem.as_bytes())?.with_key(PrivateKey::from_pkcs8(key.expose())?)
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::engine::Engine;
+use super::sealer::Sealer;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::issuer::{AsyncIssuer, IssuerFactory, IssuerSpec, IssuerState};
 use crate::model::{Issuer, IssuerSecret};
-use crate::secret::{Aad, SecretBytes, SecretEnvelope};
-use crate::store::{Record as _, SharedStore, StoreExt as _, Versioned, WriteBatch};
+use crate::secret::SecretBytes;
+use crate::store::{SealedField, SharedStore, StoreExt as _, Versioned, WriteBatch};
 
 /// Issuer factories by kind: a value, never a global.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +79,7 @@ impl IssuerCache {
             id: record.id.clone(),
             project: record.project.clone(),
             store: engine.store.clone(),
-            envelope: engine.envelope.clone(),
+            sealer: engine.sealer.clone(),
         });
         let mut spec =
             IssuerSpec::new(&*record.id, record.config.clone(), state, engine.store.clone(), engine.clock.clone());
@@ -98,27 +99,24 @@ struct SealedState {
     id: String,
     project: String,
     store: SharedStore,
-    envelope: Arc<dyn SecretEnvelope>,
-}
-
-impl SealedState {
-    fn aad(&self) -> Aad<'_> {
-        Aad::new(&self.project, IssuerSecret::KIND, &self.id, "state")
-    }
+    sealer: Arc<Sealer>,
 }
 
 #[async_trait::async_trait]
 impl IssuerState for SealedState {
     async fn load(&self) -> Result<Option<(SecretBytes, u64)>> {
         match self.store.find::<IssuerSecret>(&self.id).await? {
-            Some(kept) => Ok(Some((self.envelope.open(&kept.sealed, &self.aad()).await?, kept.revision))),
+            Some(kept) => {
+                let field = SealedField { sealed: &kept.sealed, aad: IssuerSecret::aad(&self.project, &self.id) };
+                Ok(Some((self.sealer.open(field).await?, kept.revision)))
+            }
             None => Ok(None),
         }
     }
 
     async fn save(&self, value: &SecretBytes, revision: Option<u64>) -> Result<u64> {
-        let sealed = self.envelope.seal(value.expose(), &self.aad()).await?;
-        let record = IssuerSecret { id: self.id.clone(), sealed };
+        let sealed = self.sealer.seal(value.expose(), &IssuerSecret::aad(&self.project, &self.id)).await?;
+        let record = IssuerSecret { id: self.id.clone(), project: self.project.clone(), sealed };
         match revision {
             Some(revision) => {
                 self.store.commit(WriteBatch::new().update(&Versioned { record, revision })?).await?;

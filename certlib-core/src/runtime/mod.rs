@@ -7,6 +7,7 @@ mod handler;
 mod issuers;
 mod job_log;
 mod node_name;
+mod sealer;
 mod settings;
 mod vitals;
 mod worker;
@@ -35,11 +36,11 @@ use crate::store::SharedStore;
 /// use certlib_core::clock::SystemClock;
 /// use certlib_core::memory::MemoryStore;
 /// use certlib_core::runtime::Runtime;
-/// use certlib_core::secret::{Keyring, LocalEnvelope};
+/// use certlib_core::secret::{Keyring, KeyringEnvelope};
 ///
 /// # async fn example() -> certlib_core::Result<()> {
 /// let store = Arc::new(MemoryStore::new(SystemClock::shared()));
-/// let envelope = Arc::new(LocalEnvelope::new(Keyring::generate()?));
+/// let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate()?));
 /// let running = Runtime::builder(store, envelope).build()?.start();
 /// let client = running.client();
 /// client.create_project("shop").await?;

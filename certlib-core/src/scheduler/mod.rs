@@ -27,6 +27,7 @@ mod node_cleanup;
 mod notice;
 mod rate_windows;
 mod renewal;
+mod rotation;
 mod run_cleanup;
 mod runs;
 mod term;
@@ -56,6 +57,10 @@ pub(crate) use self::notice::Notify;
 pub use self::notice::{Leadership, TermEnd};
 pub use self::rate_windows::RateWindowSweep;
 pub use self::renewal::RenewalSweep;
+pub use self::rotation::{
+    ENVELOPE_UNREADABLE_EVENT, KEK_PROMOTED_EVENT, KEK_REMOVED_EVENT, ROTATION_CANCELLED_EVENT,
+    ROTATION_FINISHED_EVENT, ROTATION_STARTED_EVENT, RotationSweep,
+};
 pub use self::run_cleanup::RunCleanupSweep;
 pub use self::runs::RunSweep;
 use self::term::Term;

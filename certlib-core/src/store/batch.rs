@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::record::{Index, Record, Versioned};
+use super::record::{Index, KEK_FIELD, Record, Versioned};
 use crate::error::{Error, Result, codes};
 use crate::lock::Lease;
+use crate::model::KekFence;
 use crate::queue::{Claim, Enqueued, NewJob, Settlement};
 
 /// Conditions and effects, applied all or nothing by [`Store::commit`](super::Store::commit).
@@ -90,9 +91,12 @@ impl Write {
         if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
             return Err(invalid("the id is empty, longer than 200 bytes, or holds control characters"));
         }
-        let index = record.index();
+        let mut index = record.index();
         if let Some((field, _)) = index.iter().find(|(field, _)| !R::FIELDS.contains(field)) {
             return Err(invalid("an index field is not declared").with("field", field));
+        }
+        if let Some(kek) = record.sealed().and_then(|field| field.sealed.kek()) {
+            index = index.field(KEK_FIELD, kek.to_string());
         }
         if let Some((field, _)) = index.iter().find(|(_, value)| !value.fits()) {
             return Err(invalid("an index text is longer than 300 bytes or holds a NUL").with("field", field));
@@ -155,13 +159,20 @@ impl WriteBatch {
         self.require(Condition::Record { kind: R::KIND, id, revision: Some(record.revision) }).put(&record.record)
     }
 
-    /// Inserts or replaces, whatever is there.
+    /// Inserts or replaces, whatever is there. A record with a [secret](Record::sealed) is refused, with `conflict`,
+    /// when nothing may be stored under the secret's key any more: see [`KekFence`].
     ///
     /// # Errors
     /// `Validation` `record_invalid` when the id is empty, too long or holds control characters, when an index field
     /// is not declared or its text too long or with a NUL, or when the record cannot be encoded.
     pub fn put<R: Record>(mut self, record: &R) -> Result<Self> {
         self.writes.push(Write::of(record)?);
+        if let Some(kek) = record.sealed().and_then(|field| field.sealed.kek()) {
+            let fence = KekFence::condition(&kek, record.id());
+            if !self.conditions.contains(&fence) {
+                self.conditions.push(fence);
+            }
+        }
         Ok(self)
     }
 

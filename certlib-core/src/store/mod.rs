@@ -1,6 +1,7 @@
 //! Where everything durable lives: typed records, one write primitive, queries over declared fields.
 
 mod batch;
+mod kinds;
 mod query;
 mod record;
 
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::batch::{Commit, Condition, Write, WriteBatch};
+pub use self::kinds::{AnyRecord, RecordKind, RecordKinds};
 pub use self::query::{Cursor, Filter, PAGE_MAX, Page, Query, TypedPage, TypedQuery};
-pub use self::record::{Index, IndexValue, RawRecord, Record, Versioned};
+pub use self::record::{Index, IndexValue, KEK_FIELD, RawRecord, Record, SealedField, Versioned};
 use crate::error::{Error, Result};
 use crate::lock::LeaderLock;
 use crate::queue::{JobQueue, Lane};

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
+use crate::secret::{Aad, Sealed};
 
 /// A kind of document that a [`Store`](super::Store) keeps.
 ///
@@ -24,6 +25,32 @@ pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// The values of the indexed fields.
     fn index(&self) -> Index;
+
+    /// The secret in it, and the place it is sealed for; `None`, the default, for a record without one. A record has
+    /// one secret at most: what belongs together is sealed together.
+    ///
+    /// It is what lets certlib [rotate](crate::secret) the key under it, refuse to store it under a key that is going
+    /// away, and tell which keys a backup needs. [`KEK_FIELD`] is indexed with it, without being declared.
+    fn sealed(&self) -> Option<SealedField<'_>> {
+        None
+    }
+
+    /// Puts the same secret, wrapped anew, in the place of the old one. To be written where [`Record::sealed`] is.
+    fn replace_sealed(&mut self, sealed: Sealed) {
+        let _ = sealed;
+    }
+}
+
+/// The indexed field that says under which key-encryption key a record's secret is sealed: the key's id.
+pub const KEK_FIELD: &str = "kek";
+
+/// A sealed secret within a record.
+#[derive(Debug, Clone, Copy)]
+pub struct SealedField<'a> {
+    /// The secret.
+    pub sealed: &'a Sealed,
+    /// The place it is bound to.
+    pub aad: Aad<'a>,
 }
 
 /// The indexed fields of one record. A field without value is simply not there, and no query on it finds the record.

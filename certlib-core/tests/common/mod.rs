@@ -25,7 +25,7 @@ use certlib_core::module::{
 };
 use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime, RuntimeBuilder};
 use certlib_core::scheduler::{LEASE, SweepContext, Watchdog};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::SharedStore;
 use certlib_core::{Context, Effect, Error, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair};
@@ -318,7 +318,7 @@ pub struct World {
     pub store: SharedStore,
     pub ca: Arc<FakeCa>,
     pub fleet: Arc<Fleet>,
-    pub envelope: Arc<LocalEnvelope>,
+    pub envelope: Arc<KeyringEnvelope>,
 }
 
 impl World {
@@ -329,7 +329,7 @@ impl World {
             clock,
             ca: FakeCa::new(),
             fleet: Arc::default(),
-            envelope: Arc::new(LocalEnvelope::new(Keyring::generate().unwrap())),
+            envelope: Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap())),
         }
     }
 

@@ -17,7 +17,7 @@ use certlib_core::queue::{
 };
 use certlib_core::runtime::{Role, RunningRuntime, Runtime, RuntimeBuilder};
 use certlib_core::scheduler::{Leadership, Sweep, Watchdog};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::{Commit, Condition, Page, Query, RawRecord, Store, WriteBatch};
 use certlib_core::{Error, Result};
 use futures::FutureExt as _;
@@ -235,7 +235,7 @@ impl Nodes {
     /// A node that works on no jobs and sweeps every second.
     pub(crate) fn builder(&self) -> RuntimeBuilder {
         let told = self.told.clone();
-        Runtime::builder(self.store.clone(), Arc::new(LocalEnvelope::new(Keyring::generate().unwrap())))
+        Runtime::builder(self.store.clone(), Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap())))
             .clock(Arc::new(self.clock.clone()))
             .watchdog(Watchdog::Task)
             .on_leadership(move |what| told.lock().unwrap().push(what.clone()))

@@ -12,7 +12,7 @@ use certlib_core::memory::MemoryStore;
 use certlib_core::model::Event;
 use certlib_core::runtime::{Role, RunningRuntime, Runtime};
 use certlib_core::scheduler::{LEASE, Leadership, Sweep, SweepContext, TermEnd};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use serde_json::json;
 
 const TTL: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ fn start() -> Stuck {
     let sweep = Blocking::default();
     let (seen, told) = (sweep.seen.clone(), Arc::new(Mutex::new(Vec::new())));
     let epochs = Arc::new(Mutex::new(Vec::new()));
-    let node = Runtime::builder(store.clone(), Arc::new(LocalEnvelope::new(Keyring::generate().unwrap())))
+    let node = Runtime::builder(store.clone(), Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap())))
         .clock(clock)
         .settings(|settings| {
             settings.roles = vec![Role::Scheduler];

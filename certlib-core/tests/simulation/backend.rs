@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::checks::Ledger;
 use crate::clock::StoreClock;
 use crate::history::{Stage, Verdict, demand};
+use crate::keys;
 use crate::mutants::Mutant;
 
 pub struct Backend {
@@ -102,6 +103,9 @@ impl Backend {
         match self.mutant {
             Some(Mutant::NoLeaseCondition) => sent.conditions.retain(|one| !matches!(one, Condition::Lease(_))),
             Some(Mutant::NoClaimCondition) => sent.conditions.retain(|one| !matches!(one, Condition::Claim(_))),
+            Some(Mutant::NoFence) => {
+                sent.conditions.retain(|one| !matches!(one, Condition::Record { kind: "kek_fence", .. }));
+            }
             Some(Mutant::NoJournal) => {
                 sent.writes.retain(|write| !matches!(write, Write::Put { kind: "journal_entry", .. }));
             }
@@ -141,6 +145,7 @@ impl Backend {
 
     fn audit(&self, batch: &WriteBatch, commit: &Commit, now: time::OffsetDateTime) {
         let verdict = self.ledger.lock().unwrap().commit(batch, commit, now);
+        let verdict = verdict.and_then(|()| keys::check_commit(&self.memory, batch));
         let settled = batch.settlement.iter().map(|settlement| &*settlement.claim.job);
         self.settle_accounts(settled.chain(commit.jobs.iter().map(|job| &*job.id)), verdict);
     }

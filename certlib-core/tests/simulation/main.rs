@@ -25,6 +25,7 @@ mod checks;
 mod clock;
 mod fleet;
 mod history;
+mod keys;
 mod mutants;
 mod nemesis;
 mod network;

@@ -38,10 +38,12 @@ pub enum Mutant {
     NoJournal,
     /// A leader trusts its lease for twice its length.
     TrustTooLong,
+    /// Secrets are stored under whatever key.
+    NoFence,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoLeaseCondition,
         Self::NoClaimCondition,
         Self::SettleByState,
@@ -59,5 +61,6 @@ impl Mutant {
         Self::LostSettlement,
         Self::NoJournal,
         Self::TrustTooLong,
+        Self::NoFence,
     ];
 }

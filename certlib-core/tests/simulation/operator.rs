@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certlib_core::client::Client;
+use certlib_core::model::Credential;
 use certlib_core::queue::JobQueue as _;
 use certlib_core::runtime::Runtime;
+use certlib_core::secret::Aad;
+use certlib_core::store::{Record as _, StoreExt as _};
 
-use crate::history::Stage;
+use crate::history::{Stage, demand};
 use crate::store::SimStore;
 use crate::tasks::Deed;
 use crate::world::{ASKED_MAX, World};
@@ -60,6 +63,55 @@ pub async fn operate(world: &Arc<World>, operator: &Operator, certificate: &str)
                 let _ = client.distribute("shop", certificate).await;
             }
         }
+    }
+}
+
+/// Rotates the key-encryption key and removes old ones, as often as it is let, while others seal and take their time.
+pub async fn change_keys(world: &Arc<World>, operator: &Operator) {
+    let stage = &world.stage;
+    let client = operator.client();
+    let end = stage.now() + world.plan.span;
+    let mut number = 0;
+    while world.plan.rotates && stage.now() < end {
+        tokio::time::sleep(stage.millis(1_000..=20_000)).await;
+        number += 1;
+        tokio::spawn(keep_slowly(stage.clone(), client.clone(), number));
+        let version = u32::try_from(stage.draw(1..=3)).unwrap();
+        let (what, result) = match stage.draw(0..=5) {
+            0..=2 => ("rotate", client.rotate_kek(version).await.map(drop)),
+            3 | 4 => ("remove", client.remove_kek(version, false).await),
+            _ => ("cancel", client.cancel_rotation().await),
+        };
+        let answer = result.map_or_else(|error| error.code().to_owned(), |()| "done".to_owned());
+        stage.note(&"people".into(), format!("{what} v{version}: {answer}"));
+    }
+}
+
+/// Stands still between sealing and storing; when it was too late, tries once more.
+async fn keep_slowly(stage: Arc<Stage>, client: Client, number: u32) {
+    let id = format!("slow-{number}");
+    let mut pause = stage.millis(0..=90_000);
+    let mut refusals = 0;
+    loop {
+        let aad = Aad::new("shop", Credential::KIND, &id, "secret");
+        let sealed = client.seal(b"{}", &aad).await.unwrap();
+        tokio::time::sleep(pause).await;
+        let credential = Credential {
+            id: id.clone(),
+            project: "shop".to_owned(),
+            name: id.clone(),
+            sealed,
+            created_at: client.clock().now(),
+        };
+        match client.store().insert(credential).await {
+            Ok(_) => return,
+            Err(error) if error.is_conflict() && refusals == 0 => refusals += 1,
+            Err(error) => return stage.judge(demand(false, "G21", || format!("{id} cannot be stored: {error}"))),
+        }
+        stage.note(&"people".into(), format!("{id} came too late"));
+        // What was seen of the keyring is forgotten.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pause = Duration::ZERO;
     }
 }
 

@@ -1,7 +1,7 @@
 //! One run: three nodes with the real engine on one store, a CA, targets, an operator, and a nemesis.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use certlib_core::backoff::Ladder;
@@ -12,7 +12,6 @@ use certlib_core::queue::{Lane, RetryPolicy};
 use certlib_core::random::seed_this_thread;
 use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime, Settings};
 use certlib_core::scheduler::Watchdog;
-use certlib_core::secret::{Keyring, LocalEnvelope};
 use certlib_core::store::{StoreExt as _, TypedQuery};
 
 use crate::backend::{Backend, at_once};
@@ -20,6 +19,7 @@ use crate::ca::{self, Ca, LIFETIME, SimFactory};
 use crate::clock::NodeClock;
 use crate::fleet::{Fleet, SimModule};
 use crate::history::{History, Stage, Verdict, Violation, demand};
+use crate::keys;
 use crate::mutants::Mutant;
 use crate::nemesis;
 use crate::network::{Link, Node};
@@ -50,6 +50,8 @@ pub struct Plan {
     pub killers: bool,
     /// Whether a certificate was issued before, and is due for renewal by now.
     pub night: bool,
+    /// Whether keys are rotated and removed.
+    pub rotates: bool,
     pub targets: u64,
     /// How long things go wrong.
     pub span: Duration,
@@ -86,6 +88,7 @@ impl Plan {
             ca_slow: if stage.happens(0.2) { 14 } else { 3 },
             target_failures: share(0.5, 250),
             target_hangs: share(0.3, 40),
+            rotates: stage.happens(0.5),
         }
     }
 }
@@ -108,7 +111,6 @@ pub struct World {
     pub plan: Plan,
     pub ca: Arc<Ca>,
     fleet: Arc<Fleet>,
-    envelope: Arc<LocalEnvelope>,
     slots: Mutex<Vec<Slot>>,
     /// What is left of crashed processes: to drop it would tell it to stop.
     graveyard: Mutex<Vec<RunningRuntime>>,
@@ -134,12 +136,6 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Report {
     Report { violation, history }
 }
 
-/// One keyring for all runs: what it seals is no matter of chance.
-fn envelope() -> Arc<LocalEnvelope> {
-    static ENVELOPE: OnceLock<Arc<LocalEnvelope>> = OnceLock::new();
-    ENVELOPE.get_or_init(|| Arc::new(LocalEnvelope::new(Keyring::generate().unwrap()))).clone()
-}
-
 impl World {
     fn new(seed: u64, mutant: Option<Mutant>) -> Arc<Self> {
         let stage = Arc::new(Stage::new(seed));
@@ -162,7 +158,6 @@ impl World {
                 failures: plan.target_failures,
                 hangs: plan.target_hangs,
             }),
-            envelope: envelope(),
             slots: Mutex::default(),
             graveyard: Mutex::default(),
             stopping: AtomicUsize::new(0),
@@ -184,7 +179,11 @@ impl World {
         }
         self.stage.break_loose();
         self.slots.lock().unwrap().iter().for_each(|slot| slot.node.set_link(self.link()));
-        tokio::join!(nemesis::rage(self), operator::operate(self, &operator, &certificate));
+        tokio::join!(
+            nemesis::rage(self),
+            operator::operate(self, &operator, &certificate),
+            operator::change_keys(self, &operator)
+        );
         self.stage.heal();
         self.stage.note(&"world".into(), "all faults end".to_owned());
         self.slots.lock().unwrap().iter().for_each(|slot| slot.node.heal());
@@ -274,7 +273,7 @@ impl World {
             }
         };
         let trust = if self.backend.mutant == Some(Mutant::TrustTooLong) { 2.0 / Settings::STEP_DOWN } else { 1.0 };
-        Runtime::builder(self.store(node), self.envelope.clone())
+        Runtime::builder(self.store(node), keys::envelope(&keys::VERSIONS))
             .clock(Arc::new(NodeClock { node: node.clone() }))
             .modules(
                 ModuleRegistry::new().register(SimModule { fleet: self.fleet.clone(), node: node.clone() }).unwrap(),
@@ -286,6 +285,7 @@ impl World {
             .settings(|settings| {
                 let ladder = || Ladder::new(LADDER.map(Duration::from_secs).to_vec(), 0.1);
                 settings.node_name = format!("n{index}");
+                settings.node_heartbeat = Duration::from_secs(10);
                 settings.lanes =
                     [(Lane::Issuance, 4), (Lane::Distribution, 2), (Lane::Notification, 3), (Lane::Maintenance, 2)]
                         .into();
@@ -415,6 +415,9 @@ impl World {
             return Some(format!("{id} ({}) is {}", job.kind, job.state.as_str()));
         }
         let memory = &self.backend.memory;
+        if let Some(rotation) = keys::state(memory).and_then(|state| state.rotation) {
+            return Some(format!("keys are rotated: {rotation:?}"));
+        }
         let runs = at_once(memory.list_all(TypedQuery::<Run>::new())).unwrap();
         if let Some(run) = runs.iter().find(|run| matches!(run.state, RunState::Running | RunState::Waiting)) {
             return Some(format!("run {} of version {} is {:?}", run.id, run.version, run.state));
@@ -430,6 +433,7 @@ impl World {
         self.backend.ledger.lock().unwrap().at_the_end()?;
         self.fleet.at_the_end()?;
         self.targets_are_what_the_store_says()?;
+        keys::at_the_end(&self.backend.memory)?;
         if self.plan.calm { self.ca.check_calm() } else { Ok(()) }
     }
 

@@ -63,10 +63,7 @@ async fn a_leader_that_lives_takes_its_lock_again() {
         // The lock may have had to wait for the end of the connection before.
         poll_until("the lock", START_LIMIT, async || {
             assert!(one.renew(&lease, TTL).await.unwrap());
-            let held = LEADERS.replace("certlib_leases", &format!("{}.certlib_leases", database.name));
-            let sql =
-                format!("SELECT id FROM information_schema.processlist WHERE db = '{}' AND {held}", database.name);
-            (!database.server.sql(&sql).await.unwrap().is_empty()).then_some(())
+            is_locked(&database).await.then_some(())
         })
         .await
         .unwrap();
@@ -78,6 +75,13 @@ async fn a_leader_that_lives_takes_its_lock_again() {
     assert!(writes(&one, &lease).await);
     assert!(one.release(&lease).await.unwrap());
     assert!(take(&two, "two").await.is_some());
+}
+
+/// Whether a connection of some leader holds the lock that tells others that it lives.
+async fn is_locked(database: &Database) -> bool {
+    let held = LEADERS.replace("certlib_leases", &format!("{}.certlib_leases", database.name));
+    let sql = format!("SELECT id FROM information_schema.processlist WHERE db = '{}' AND {held}", database.name);
+    !database.server.sql(&sql).await.unwrap().is_empty()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,6 +101,8 @@ async fn a_killed_process_leads_no_longer() {
         let mut child = Process::start(test, std::path::Path::new(&database.url));
         let epoch: u64 = child.next_line().unwrap().parse().unwrap();
         assert_eq!(take(&store, "parent").await, None, "round {round}");
+        // Without its lock, which comes after the grant, nobody can tell that the leader died.
+        poll_until("the lock", START_LIMIT, async || is_locked(&database).await.then_some(())).await.unwrap();
         child.kill();
         let killed = Instant::now();
         let mine = poll_until("the takeover", START_LIMIT, async || take(&store, "parent").await).await.unwrap();

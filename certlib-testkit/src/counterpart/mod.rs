@@ -16,6 +16,7 @@ mod op_msg;
 mod openssl;
 mod pebble;
 mod postgres;
+mod softhsm;
 mod sshd;
 mod web_server;
 
@@ -39,6 +40,7 @@ pub use self::{
     openssl::s_client_fingerprint,
     pebble::{Pebble, PebbleBuilder, random_mac_key},
     postgres::{Postgres, PostgresBuilder},
+    softhsm::SoftHsm,
     sshd::{KeyType, Sshd, SshdBuilder},
     web_server::WebServer,
 };

@@ -46,6 +46,8 @@ pub(super) struct InstanceView {
     heartbeat_at: OffsetDateTime,
     /// The versions of the key-encryption key that it has.
     keyring_versions: Vec<u32>,
+    /// The epoch of the keyring that it last saw.
+    keyring_epoch: u64,
     lanes: BTreeMap<String, LaneView>,
 }
 
@@ -93,7 +95,8 @@ impl From<ClusterInstance> for InstanceView {
             hostname,
             started_at,
             heartbeat_at,
-            keyring_versions: node.keyring_versions,
+            keyring_versions: node.keks.iter().map(|kek| kek.version).collect(),
+            keyring_epoch: node.keyring_epoch,
             lanes: lanes.collect(),
         }
     }

@@ -7,6 +7,7 @@ mod delivery;
 mod issuers;
 mod job_log;
 mod jobs;
+mod keyring;
 mod meta;
 mod projects;
 mod targets;
@@ -34,6 +35,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use self::keyring::KeyringView;
 use crate::admission::Admission;
 use crate::auth::authenticate;
 use crate::extract::BODY_MAX;
@@ -115,6 +117,7 @@ pub(crate) fn router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(job_log::read))
         .routes(routes!(job_log::follow))
         .routes(routes!(cluster::instances))
+        .routes(routes!(keyring::keyring))
         .route_layer(from_fn_with_state(state.clone(), authenticate));
     let open = OpenApiRouter::new()
         .routes(routes!(meta::openapi))

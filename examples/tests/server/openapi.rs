@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestServer;
 
-const ROUTES: [(&str, &str); 35] = [
+const ROUTES: [(&str, &str); 36] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -46,6 +46,7 @@ const ROUTES: [(&str, &str); 35] = [
     ("GET", "/api/v1/projects/{project}/jobs/{id}/log"),
     ("GET", "/api/v1/projects/{project}/jobs/{id}/log/stream"),
     ("GET", "/api/v1/settings/cluster-instances"),
+    ("GET", "/api/v1/settings/keyring"),
 ];
 
 fn needs_token(path: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, TestServer, file_target, local_ca, token};
+use crate::support::{Api, KEK, TestServer, file_target, local_ca, token};
 
 /// A project with a certificate on one target below `folder`; the path of the project and the certificate's id.
 async fn shop(server: &TestServer, folder: &str) -> (String, String) {
@@ -18,10 +18,11 @@ async fn shop(server: &TestServer, folder: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_cluster_is_shown_to_admins_of_all_projects() {
+async fn the_cluster_and_its_keys_are_shown_to_admins_of_all_projects() {
     let server = TestServer::start().await;
     let api = server.admin.clone();
     let path = "/api/v1/settings/cluster-instances";
+    let keyring = "/api/v1/settings/keyring";
     let leads = |cluster: &Value| cluster["instances"][0]["roles"] == json!(["scheduler_leader"]);
     let cluster = api.until(path, leads).await;
     let instances = cluster["instances"].as_array().unwrap();
@@ -34,13 +35,24 @@ async fn the_cluster_is_shown_to_admins_of_all_projects() {
     assert!(node["id"].as_str().unwrap().starts_with(&format!("{}/", node["name"].as_str().unwrap())));
     assert_eq!((&cluster["orphan_leaders"], &cluster["newest_epoch"]), (&json!([]), &json!(1)));
 
+    let keys = api.get(keyring).await.expect(200);
+    assert_eq!((&keys["epoch"], &keys["retired"], &keys["rotation"]), (&json!(1), &json!([]), &Value::Null));
+    assert_eq!((&keys["primary"]["version"], &keys["primary"]["provider"]), (&json!(1), &json!("local")));
+    assert_eq!(keys["primary"]["fingerprint"].as_str().unwrap().len(), 64);
+    let key = &keys["keys"][0];
+    assert_eq!((&key["role"], &key["at_hand"], &key["lacking"]), (&json!("primary"), &json!(true), &json!([])));
+    assert_eq!(key["fingerprint"], keys["primary"]["fingerprint"]);
+
     api.post("/api/v1/projects", &json!({ "id": "shop" })).await.expect(201);
     for (project, role, code) in
         [("shop", "admin", "project_forbidden"), ("*", "viewer", "role_forbidden"), ("*", "operator", "role_forbidden")]
     {
-        token(&server, project, role).await.get(path).await.expect_problem(403, code);
+        let api = token(&server, project, role).await;
+        api.get(path).await.expect_problem(403, code);
+        api.get(keyring).await.expect_problem(403, code);
     }
     api.with_token("").get(path).await.expect_problem(401, "token_invalid");
+    api.assert_never_seen(KEK);
 
     // After a restart the former process is gone, and what it knew is not.
     let kept = (server.stop().await, api.token.clone());

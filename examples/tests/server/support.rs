@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Server;
 use crate::config::Config;
+use crate::kek::KekSecrets;
+use crate::secrets::Secrets;
 
 pub(crate) const KEK: &str = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 
@@ -49,7 +51,7 @@ impl TestServer {
             ..Config::default()
         };
         config.check().unwrap();
-        let mut server = Server::start(config, Some(Secret::new(KEK.to_owned()))).await.unwrap();
+        let mut server = Server::start(config, secrets()).await.unwrap();
         let base = format!("http://{}", server.address().unwrap());
         let http01 = format!("http://{}", server.http01_address().unwrap());
         let first = server.take_first_token().map(|token| token.expose().clone());
@@ -74,6 +76,12 @@ impl TestServer {
         tokio::time::timeout(PATIENCE, self.task).await.expect("the server stops").unwrap().unwrap();
         self.folder
     }
+}
+
+/// What the environment of a test's server holds: one key.
+pub(crate) fn secrets() -> Secrets {
+    let variables = vec![(1, Secret::new(KEK.to_owned()))];
+    Secrets { kek: KekSecrets { variables, ..KekSecrets::default() }, ..Secrets::default() }
 }
 
 /// An answer.

@@ -17,7 +17,7 @@ use certlib_core::error::codes;
 use certlib_core::queue::{Job, Lane, RetryPolicy};
 use certlib_core::runtime::{Handled, JobContext, JobHandler, Role, Runtime};
 use certlib_core::scheduler::{Sweep, SweepContext};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::{Result, Secret};
 
 #[path = "database.rs"]
@@ -44,7 +44,7 @@ async fn main() {
             }
         }
     };
-    let envelope = LocalEnvelope::new(Keyring::new(Secret::new([7; 32])).expect("a key"));
+    let envelope = KeyringEnvelope::new(Keyring::new(Secret::new([7; 32])).expect("a key"));
     let mut quick = RetryPolicy::with_ladder(Ladder::new(vec![Duration::from_millis(20); 1000], 0.1));
     // Every kill here is the test's, not the job's.
     quick.poison_after = 1000;

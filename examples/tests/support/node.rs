@@ -12,7 +12,7 @@ use certlib_core::model::CertificateState;
 use certlib_core::module::ModuleRegistry;
 use certlib_core::queue::RetryPolicy;
 use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::SharedStore;
 use certlib_issuers::acme::AcmeFactory;
 use certlib_modules::ssh::SshModule;
@@ -31,7 +31,7 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("certlib.db");
         let store: SharedStore = Arc::new(SqliteStore::open(database, SqliteOptions::new()).await.unwrap());
-        let envelope = Arc::new(LocalEnvelope::new(Keyring::generate().unwrap()));
+        let envelope = Arc::new(KeyringEnvelope::new(Keyring::generate().unwrap()));
         let quick = RetryPolicy::with_ladder(Ladder::new(vec![Duration::from_millis(500); 20], 0.1));
         let running = Runtime::builder(store.clone(), envelope)
             .modules(ModuleRegistry::new().register(SshModule::new()).unwrap())

@@ -11,7 +11,7 @@ use certlib_core::backoff::Ladder;
 use certlib_core::module::ModuleRegistry;
 use certlib_core::queue::RetryPolicy;
 use certlib_core::runtime::{IssuerRegistry, Role, Runtime};
-use certlib_core::secret::{Keyring, LocalEnvelope};
+use certlib_core::secret::{Keyring, KeyringEnvelope};
 use certlib_core::store::SharedStore;
 use certlib_issuers::local_ca::LocalCaFactory;
 use certlib_modules::file::FileModule;
@@ -25,7 +25,7 @@ pub(crate) async fn open_store(folder: &Path) -> Arc<SqliteStore> {
 
 /// A worker on `store`, with short waits.
 pub(crate) fn runtime(store: SharedStore) -> Runtime {
-    let envelope = LocalEnvelope::new(Keyring::new(Secret::new([7; 32])).expect("a key"));
+    let envelope = KeyringEnvelope::new(Keyring::new(Secret::new([7; 32])).expect("a key"));
     let quick = RetryPolicy::with_ladder(Ladder::new(vec![Duration::from_millis(100); 20], 0.1));
     Runtime::builder(store, Arc::new(envelope))
         .modules(

@@ -1,0 +1,240 @@
+"""Drives a simulated Vault with hvac, the Python client of Vault, and checks every answer.
+
+Arguments: address, address of the standby, file with the root certificate. Standard input: root token, unseal key.
+Ends with the number of checks on its last line.
+"""
+
+import base64
+import sys
+
+import hvac
+from hvac import exceptions
+
+ADDRESS, STANDBY, CA = sys.argv[1:4]
+ROOT, UNSEAL_KEY = sys.stdin.read().split()
+CHECKS = 0
+
+
+def check(condition, what):
+    global CHECKS
+    CHECKS += 1
+    if not condition:
+        raise SystemExit(f"not so: {what}")
+
+
+def refused(kind, what, call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except exceptions.VaultError as error:
+        check(type(error) is kind, f"{what}: {type(error).__name__} {error} instead of {kind.__name__}")
+        return error
+    raise SystemExit(f"not refused: {what}")
+
+
+def b64(value):
+    return base64.b64encode(value).decode()
+
+
+def client(token=None, address=ADDRESS, namespace=None):
+    return hvac.Client(url=address, token=token, verify=CA, namespace=namespace)
+
+
+def system():
+    root = client(ROOT)
+    check(root.sys.is_initialized() and not root.sys.is_sealed(), "initialized and not sealed")
+    health = root.sys.read_health_status(method="GET")
+    check(health["initialized"] and not health["standby"] and not health["sealed"], "healthy")
+    check(root.is_authenticated(), "the root token is known")
+    check(not client("hvs.unknown").is_authenticated(), "another one is not")
+    root.sys.enable_secrets_engine("transit", description="keys")
+    mounts = root.sys.list_mounted_secrets_engines()["data"]
+    check(mounts["transit/"]["type"] == "transit" and mounts["transit/"]["description"] == "keys", "mounted")
+    refused(exceptions.InvalidRequest, "mounting twice", root.sys.enable_secrets_engine, "transit")
+    refused(exceptions.InvalidPath, "an unmounted path", root.secrets.transit.read_key, "app", mount_point="nowhere")
+
+    standby = client(ROOT, STANDBY)
+    check(standby.sys.read_health_status(method="GET").status_code == 429, "the standby says so")
+    check(standby.secrets.transit.create_key("redirected")["data"]["latest_version"] == 1, "through the standby")
+    check("redirected" in root.secrets.transit.list_keys()["data"]["keys"], "arrived at the active node")
+
+
+def transit():
+    engine = client(ROOT).secrets.transit
+    created = engine.create_key("app")
+    check(created["data"]["type"] == "aes256-gcm96", "the default type")
+    check("already existed" in engine.create_key("app")["warnings"][0], "creating twice only warns")
+    key = engine.read_key("app")["data"]
+    check(key["latest_version"] == 1 and list(key["keys"]) == ["1"], "one version")
+    check(key["min_decryption_version"] == 1 and key["min_encryption_version"] == 0, "lowest versions")
+    check(not key["derived"] and not key["exportable"] and key["supports_encryption"], "properties")
+    refused(exceptions.InvalidPath, "an absent key", engine.read_key, "absent")
+    refused(exceptions.InvalidRequest, "an unknown type", engine.create_key, "other", key_type="rsa-2048")
+
+    plain, aad = b64(b"a data key of thirty-two bytes.."), b64(b"a place")
+    sealed = engine.encrypt_data("app", plaintext=plain, associated_data=aad)["data"]
+    prefix, version, body = sealed["ciphertext"].split(":")
+    check((prefix, version, sealed["key_version"]) == ("vault", "v1", 1), "prefix and version")
+    check(len(base64.b64decode(body)) == 12 + 32 + 16, "nonce, ciphertext and tag")
+    opened = engine.decrypt_data("app", ciphertext=sealed["ciphertext"], associated_data=aad)
+    check(opened["data"]["plaintext"] == plain, "decrypted with the same associated data")
+    for other in (b64(b"another place"), None):
+        refused(
+            exceptions.InvalidRequest,
+            "decrypting with other associated data",
+            engine.decrypt_data,
+            "app",
+            ciphertext=sealed["ciphertext"],
+            associated_data=other,
+        )
+    again = engine.encrypt_data("app", plaintext=plain, associated_data=aad)["data"]
+    check(again["ciphertext"] != sealed["ciphertext"], "another nonce")
+    refused(exceptions.InvalidRequest, "no base64", engine.encrypt_data, "app", plaintext="*")
+    refused(exceptions.InvalidRequest, "no ciphertext", engine.decrypt_data, "app", ciphertext="nonsense")
+    refused(exceptions.InvalidRequest, "a later version", engine.decrypt_data, "app", ciphertext=f"vault:v9:{body}")
+
+    engine.rotate_key("app")
+    check(engine.read_key("app")["data"]["latest_version"] == 2, "rotated")
+    second = engine.encrypt_data("app", plaintext=plain)["data"]
+    check(second["ciphertext"].startswith("vault:v2:"), "the latest version encrypts")
+    chosen = engine.encrypt_data("app", plaintext=plain, key_version=1)["data"]
+    check(chosen["ciphertext"].startswith("vault:v1:"), "an older one if asked")
+    check(
+        engine.decrypt_data("app", ciphertext=sealed["ciphertext"], associated_data=aad)["data"]["plaintext"] == plain,
+        "an older one still decrypts",
+    )
+    rewrapped = engine.rewrap_data("app", ciphertext=chosen["ciphertext"])["data"]
+    check(rewrapped["ciphertext"].startswith("vault:v2:"), "rewrapped to the latest version")
+    check(engine.decrypt_data("app", ciphertext=rewrapped["ciphertext"])["data"]["plaintext"] == plain, "the same")
+    refused(
+        exceptions.InvalidRequest,
+        "rewrapping what has associated data",
+        engine.rewrap_data,
+        "app",
+        ciphertext=sealed["ciphertext"],
+    )
+
+    first = engine.generate_hmac("app", hash_input=b64(b"text"), key_version=1)["data"]["hmac"]
+    check(first == engine.generate_hmac("app", hash_input=b64(b"text"), key_version=1)["data"]["hmac"], "one HMAC")
+    check(len(base64.b64decode(first.split(":")[2])) == 32, "of 32 bytes")
+    latest = engine.generate_hmac("app", hash_input=b64(b"text"), algorithm="sha2-256")["data"]["hmac"]
+    check(latest.startswith("vault:v2:") and latest.split(":")[2] != first.split(":")[2], "one key for each version")
+    check(engine.verify_signed_data("app", hash_input=b64(b"text"), hmac=first)["data"]["valid"], "verified")
+    check(not engine.verify_signed_data("app", hash_input=b64(b"TEXT"), hmac=first)["data"]["valid"], "not verified")
+
+    engine.update_key_configuration("app", min_encryption_version=2)
+    refused(exceptions.InvalidRequest, "too old", engine.encrypt_data, "app", plaintext=plain, key_version=1)
+    refused(exceptions.InvalidRequest, "too old", engine.generate_hmac, "app", hash_input=b64(b"x"), key_version=1)
+    check(engine.verify_signed_data("app", hash_input=b64(b"text"), hmac=first)["data"]["valid"], "still verified")
+    check(engine.decrypt_data("app", ciphertext=chosen["ciphertext"])["data"]["plaintext"] == plain, "still decrypts")
+    engine.update_key_configuration("app", min_decryption_version=2)
+    check(list(engine.read_key("app")["data"]["keys"]) == ["2"], "an archived version is not shown")
+    refused(exceptions.InvalidRequest, "archived", engine.decrypt_data, "app", ciphertext=chosen["ciphertext"])
+    refused(exceptions.InvalidRequest, "beyond the latest", engine.update_key_configuration, "app", min_decryption_version=3)
+    engine.trim_key("app", min_version=2)
+    check(engine.read_key("app")["data"]["min_available_version"] == 2, "trimmed")
+
+    refused(exceptions.InvalidRequest, "deleting", engine.delete_key, "app")
+    engine.update_key_configuration("app", deletion_allowed=True)
+    engine.delete_key("app")
+    refused(exceptions.InvalidPath, "a deleted key", engine.read_key, "app")
+
+
+def batches():
+    engine = client(ROOT).secrets.transit
+    engine.create_key("batch", key_type="chacha20-poly1305")
+    items = [{"plaintext": b64(b"one"), "reference": "1"}, {"plaintext": b64(b"two"), "associated_data": b64(b"x")}]
+    results = engine.encrypt_data("batch", batch_input=items)["data"]["batch_results"]
+    check([result["reference"] for result in results] == ["1", ""], "references")
+    back = [{"ciphertext": results[0]["ciphertext"]}, {"ciphertext": results[1]["ciphertext"], "associated_data": b64(b"x")}]
+    opened = engine.decrypt_data("batch", batch_input=back)["data"]["batch_results"]
+    check([result["plaintext"] for result in opened] == [b64(b"one"), b64(b"two")], "a batch decrypts")
+    del back[1]["associated_data"]
+    error = refused(exceptions.InvalidRequest, "a batch with a bad item", engine.decrypt_data, "batch", batch_input=back)
+    inside = error.json["data"]["batch_results"]
+    check(inside[0]["plaintext"] == b64(b"one") and "error" in inside[1], "the good item is there all the same")
+    rewrapped = engine.rewrap_data("batch", ciphertext="", batch_input=[{"ciphertext": results[0]["ciphertext"]}])
+    check(rewrapped["data"]["batch_results"][0]["key_version"] == 1, "a batch is rewrapped")
+
+
+def derived():
+    engine = client(ROOT).secrets.transit
+    engine.create_key("derived", derived=True)
+    context = b64(b"context")
+    sealed = engine.encrypt_data("derived", plaintext=b64(b"x"), context=context)["data"]["ciphertext"]
+    check(engine.decrypt_data("derived", sealed, context=context)["data"]["plaintext"] == b64(b"x"), "derived")
+    refused(exceptions.InvalidRequest, "another context", engine.decrypt_data, "derived", sealed, context=b64(b"y"))
+    refused(exceptions.InvalidRequest, "no context", engine.encrypt_data, "derived", plaintext=b64(b"x"))
+
+
+def logins():
+    root = client(ROOT)
+    policy = '{"path": {"transit/encrypt/app*": {"capabilities": ["update"]}, "transit/keys": {"capabilities": ["list"]}}}'
+    root.sys.create_or_update_policy("app", policy)
+    check("app" in root.sys.list_policies()["data"]["policies"], "a policy")
+    root.secrets.transit.create_key("app1")
+    made = root.auth.token.create(policies=["app"], ttl="1h")["auth"]
+    check(made["renewable"] and made["lease_duration"] == 3600, "a token for an hour")
+    app = client(made["client_token"])
+    own = app.auth.token.lookup_self()["data"]
+    check(own["policies"] == ["app", "default"] and 3590 < own["ttl"] <= 3600, "its properties")
+    check(app.auth.token.renew_self(increment="2h")["auth"]["lease_duration"] == 7200, "renewed")
+    check(app.secrets.transit.encrypt_data("app1", plaintext=b64(b"x"))["data"]["key_version"] == 1, "may encrypt")
+    refused(exceptions.Forbidden, "decrypting", app.secrets.transit.decrypt_data, "app1", ciphertext="vault:v1:x")
+    refused(exceptions.Forbidden, "creating by encrypting", app.secrets.transit.encrypt_data, "app2", plaintext=b64(b"x"))
+    check("app2" not in app.secrets.transit.list_keys()["data"]["keys"], "nothing was created")
+    rights = app.sys.get_capabilities(["transit/encrypt/app1", "transit/decrypt/app1"])["data"]
+    check(rights["transit/encrypt/app1"] == ["update"] and rights["transit/decrypt/app1"] == ["deny"], "its rights")
+    check(root.secrets.transit.encrypt_data("app2", plaintext=b64(b"x"))["data"]["key_version"] == 1, "created by root")
+    app.auth.token.revoke_self()
+    refused(exceptions.Forbidden, "a revoked token", app.auth.token.lookup_self)
+
+    root.sys.enable_auth_method("approle")
+    role = root.auth.approle
+    role.create_or_update_approle("worker", token_policies=["app"], token_ttl="20m", secret_id_num_uses=1)
+    role_id = role.read_role_id("worker")["data"]["role_id"]
+    secret = role.generate_secret_id("worker")["data"]
+    check(secret["secret_id_num_uses"] == 1, "for one use")
+    worker = client()
+    worker.auth.approle.login(role_id=role_id, secret_id=secret["secret_id"])
+    check(worker.is_authenticated() and worker.auth.token.lookup_self()["data"]["ttl"] <= 1200, "logged in")
+    refused(
+        exceptions.InvalidRequest,
+        "a used secret",
+        client().auth.approle.login,
+        role_id=role_id,
+        secret_id=secret["secret_id"],
+    )
+    check(role.list_roles()["data"]["keys"] == ["worker"], "one role")
+    refused(exceptions.InvalidPath, "no secrets left", role.list_secret_id_accessors, "worker")
+
+
+def namespaces():
+    root = client(ROOT)
+    root.sys.create_namespace("team")
+    inside = client(ROOT, namespace="team")
+    inside.sys.enable_secrets_engine("transit", path="keys")
+    inside.secrets.transit.create_key("own", mount_point="keys")
+    check(root.secrets.transit.read_key("own", mount_point="team/keys")["data"]["name"] == "own", "by path, too")
+    refused(exceptions.InvalidPath, "not in the root", root.secrets.transit.read_key, "own", mount_point="keys")
+    token = inside.auth.token.create(policies=["root"])["auth"]["client_token"]
+    check(client(token, namespace="team").is_authenticated(), "a token of the namespace")
+    check(not client(token).is_authenticated(), "is none of the root's")
+
+
+def sealing():
+    root = client(ROOT)
+    root.sys.seal()
+    check(root.sys.is_sealed(), "sealed")
+    refused(exceptions.VaultDown, "anything else", root.secrets.transit.list_keys)
+    check(not root.sys.submit_unseal_key(UNSEAL_KEY)["sealed"], "unsealed")
+    check(root.secrets.transit.list_keys()["data"]["keys"], "as before")
+
+
+system()
+transit()
+batches()
+derived()
+logins()
+namespaces()
+sealing()
+print(f"{CHECKS} checks")

@@ -68,18 +68,21 @@ pub(crate) async fn compose(config: &Config, secrets: Secrets) -> Result<Compose
     }
 }
 
-/// Fails while a restore is unfinished, and unless this node has the keys that the database needs: those under which there is something, and the one that
-/// seals. A database that is new is told which one that is.
+/// Fails while a restore is unfinished, and unless this node has the keys that the database needs: those under which there is something, the one that
+/// seals, and the one that will when a rotation goes on. A database that is new is told which one that is.
 async fn check_keys(client: &Client) -> Result<()> {
     client.check_restored().await?;
     client.check_keyring().await?;
     let status = client.keyring().await?;
-    let primary = status.state.primary;
-    if status.keks.iter().any(|key| key.kek.id == primary.id && key.at_hand) {
-        return Ok(());
+    let next = status.state.rotation.map(|rotation| rotation.to);
+    for kek in [status.state.primary].into_iter().chain(next) {
+        if !status.keks.iter().any(|key| key.kek.id == kek.id && key.at_hand) {
+            let why =
+                "this server lacks the key that seals, or will seal; give it the keys that belong to this database";
+            return Err(Error::validation("server.keys", "kek_missing", why).with("kek", kek));
+        }
     }
-    let why = "this server lacks the key that seals; give it the keys that belong to this database";
-    Err(Error::validation("server.keys", "kek_missing", why).with("kek", primary))
+    Ok(())
 }
 
 /// The same database and keys for a command beside the server: without any role, without making what is missing, and

@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// How much is read at once, in bytes.
 const CHUNK: usize = 256 * 1024;
 
+/// How many kinds of record there may be in one file: their names are kept.
+const KINDS_MAX: usize = 1_000;
+
 /// A backup being read: structure, order and, at the end, counts and checksum.
 pub(super) struct Reader<R> {
     input: BufReader<R>,
@@ -102,6 +105,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Fails unless `record` may stand after the one before it.
     fn follow(&mut self, record: &RecordLine) -> Result<()> {
         let place = |error: Error| error.with("kind", record.kind.escape_debug()).with("id", record.id.escape_debug());
+        if record.kind.len() > 32 || record.id.len() > 4096 || self.kinds.len() > KINDS_MAX {
+            return Err(reading(
+                "backup_invalid",
+                "the name of a kind, or an id, is too long, or there are too many kinds",
+            ));
+        }
         match &mut self.last {
             Some((kind, id)) if *kind == record.kind => {
                 if *id == record.id {

@@ -12,8 +12,8 @@ use crate::classify;
 use crate::error::{Error, Result};
 use crate::model::{
     AcmeChallenge, ApprovalRequest, Backup, Certificate, CertificateVersion, Credential, Distribution, Event,
-    IssuanceWindow, Issuer, IssuerSecret, JournalEntry, KekFence, KeyringState, Order, Project, RotationPhase, Run,
-    Target, TargetRun, TargetState, new_id,
+    IssuanceWindow, Issuer, IssuerSecret, JournalEntry, KekFence, KeyringState, Order, Project, Run, Target, TargetRun,
+    TargetState, new_id,
 };
 use crate::runtime::Engine;
 use crate::scheduler::LEASE;
@@ -137,6 +137,11 @@ impl Writer<'_> {
         // The one that seals is needed, whether it has sealed anything or not.
         if let Some(state) = state {
             self.envelopes.entry(state.primary.id).or_default();
+            // And a rotation that goes on after a restore goes on with both.
+            for kek in state.rotation.iter().flat_map(|rotation| [&rotation.from, &rotation.to]) {
+                self.note(kek.id).await?;
+                self.envelopes.entry(kek.id).or_default();
+            }
         }
         let unknown = |id: &KekId| Kek::new(*id, 0, "");
         let kek = |id| self.known.get(id).cloned().unwrap_or_else(|| unknown(id));
@@ -214,13 +219,7 @@ impl Writer<'_> {
         let now = self.engine.store.find::<KeyringState>(KeyringState::ID).await?;
         let fits = match (before, &now) {
             (None, None) => true,
-            (Some(before), Some(now)) => {
-                let prepared = |before: &KeyringState| {
-                    let rotation = before.rotation.as_ref();
-                    rotation.is_some_and(|one| one.phase == RotationPhase::Prepare && one.to.id == now.primary.id)
-                };
-                now.epoch == before.epoch || (now.epoch == before.epoch + 1 && prepared(before))
-            }
+            (Some(before), Some(now)) => now.epoch == before.epoch,
             _ => false,
         };
         if fits {

@@ -165,7 +165,7 @@ impl Client {
     pub async fn cancel_rotation(&self) -> Result<()> {
         let mut tries = 0;
         loop {
-            let batch = self.end_rotation(self.keyring_state().await?)?;
+            let batch = self.end_rotation(self.keyring_state().await?).await?;
             if self.is_committed(batch, &mut tries).await? {
                 return Ok(());
             }
@@ -179,7 +179,8 @@ impl Client {
     /// `Validation` `kek_is_primary`; `rotation_unfinished` when a rotation needs it; `kek_unknown` when it is not
     /// retired; `kek_in_use`, with how many, when secrets are under it, so that another rotation is needed;
     /// `kek_node_behind`, with the nodes, when a live one does not know yet which key seals; `kek_in_backup`, with how
-    /// many, when kept backups need it and it is not `escrowed`; as [`Client::keyring`].
+    /// many, when kept backups need it and it is not `escrowed`; `kinds_unknown` when other programs keep kinds of record
+    /// here that this one was not [told](crate::runtime::RuntimeBuilder::record) of; as [`Client::keyring`].
     pub async fn remove_kek(&self, version: u32, escrowed: bool) -> Result<()> {
         let mut tries = 0;
         loop {
@@ -270,7 +271,7 @@ impl Client {
         Ok((batch, rotation))
     }
 
-    fn end_rotation(&self, mut state: Versioned<KeyringState>) -> Result<WriteBatch> {
+    async fn end_rotation(&self, mut state: Versioned<KeyringState>) -> Result<WriteBatch> {
         const OPERATION: &str = "keyring.cancel";
         let rotation = state.rotation.take().ok_or_else(|| Error::not_found(OPERATION, "a rotation to cancel"))?;
         if rotation.phase != RotationPhase::Prepare {
@@ -278,6 +279,10 @@ impl Client {
             return Err(Error::validation(OPERATION, "rotation_promoted", why)
                 .with("phase", rotation.phase.as_str())
                 .with("to", &rotation.to));
+        }
+        // Whoever sealed with it all the same, as a host with an envelope of its own may, needs it to be kept.
+        if self.count_under(&rotation.to.id).await?.0 > 0 {
+            state.retired.push(rotation.to.clone());
         }
         let now = self.engine.clock.now();
         state.updated_at = now;
@@ -290,6 +295,11 @@ impl Client {
     async fn removal(&self, mut state: Versioned<KeyringState>, version: u32, escrowed: bool) -> Result<WriteBatch> {
         const OPERATION: &str = "keyring.remove";
         let kek = retired(&state, version)?;
+        if let Some(kinds) = state.unknown_kinds(&self.engine.kinds) {
+            let why =
+                "other programs keep records here of kinds that this one does not know: remove the key from there";
+            return Err(Error::validation(OPERATION, "kinds_unknown", why).with("kinds", kinds));
+        }
         let mut behind = self.live_nodes().await?;
         behind.retain(|node| node.keyring_epoch < state.epoch);
         if !behind.is_empty() {

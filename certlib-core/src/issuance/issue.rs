@@ -295,6 +295,10 @@ impl Work<'_> {
         order: &mut Versioned<Order>,
         error: Error,
     ) -> Error {
+        if error.is_conflict() {
+            // The order may be at the CA already, and is found again.
+            return Error::transient("issue.save", "busy", "the order is being changed").with_source(error);
+        }
         if error.class() == ErrorClass::Validation {
             return self.close(certificate, order, OrderStage::Rejected, error).await;
         }

@@ -1,10 +1,12 @@
 //! The keys of an installation, as all nodes see them: which one seals, which ones are going away.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::secret::{Kek, KekId};
-use crate::store::{Condition, Index, Record};
+use crate::store::{Condition, Index, Record, RecordKinds};
 
 /// Which key-encryption key seals, and how far a rotation has come. There is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,10 @@ pub struct KeyringState {
     pub retired: Vec<Kek>,
     /// The rotation that is under way.
     pub rotation: Option<Rotation>,
+    /// Every kind of record that a process on this store has ever known: secrets in records of a kind that the leader
+    /// does not know would stay behind, so it does not rotate then, and no key is removed.
+    #[serde(default)]
+    pub kinds: BTreeSet<String>,
     /// When it was written.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
@@ -27,6 +33,13 @@ pub struct KeyringState {
 impl KeyringState {
     /// The id of the one there is.
     pub const ID: &'static str = "keyring";
+
+    /// The kinds of record that others know and `kinds` lacks, for people; `None`: there are none.
+    pub(crate) fn unknown_kinds(&self, kinds: &RecordKinds) -> Option<String> {
+        let unknown: Vec<&str> =
+            self.kinds.iter().map(|kind| &**kind).filter(|kind| kinds.find(kind).is_none()).collect();
+        (!unknown.is_empty()).then(|| unknown.join(", "))
+    }
 }
 
 impl Record for KeyringState {

@@ -151,7 +151,7 @@ impl RuntimeBuilder {
         let logs = JobLogs::new(self.clock.clone(), &node_id, self.settings.failed_job_retention);
         let engine = Arc::new(Engine {
             job_logs: Arc::new(logs),
-            sealer: Arc::new(Sealer::new(self.envelope, self.store.clone(), self.clock.clone())),
+            sealer: Arc::new(Sealer::new(self.envelope, self.store.clone(), self.clock.clone(), &self.kinds)),
             store: self.store,
             kinds: self.kinds,
             clock: self.clock,

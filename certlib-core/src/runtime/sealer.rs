@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorClass, Result};
 use crate::metrics;
 use crate::model::{KekFence, KeyringState, Rotation};
 use crate::secret::{Aad, Kek, KekId, Sealed, SecretBytes, SecretEnvelope};
-use crate::store::{Record, SealedField, SharedStore, StoreExt as _, Versioned, WriteBatch};
+use crate::store::{Record, RecordKinds, SealedField, SharedStore, StoreExt as _, Versioned, WriteBatch};
 
 /// How long a node may go without looking which key seals; while a rotation is under way, it looks each time. What it
 /// seals under the former key is refused when it is stored, once nothing may be stored under that: so this bounds only
@@ -23,6 +23,8 @@ pub(crate) struct Sealer {
     envelope: Arc<dyn SecretEnvelope>,
     store: SharedStore,
     clock: Arc<dyn Clock>,
+    /// The names of the kinds of record that this process knows.
+    kinds: BTreeSet<String>,
     view: Mutex<View>,
     /// How many looks were begun.
     looks: AtomicU64,
@@ -42,8 +44,14 @@ struct View {
 }
 
 impl Sealer {
-    pub(crate) fn new(envelope: Arc<dyn SecretEnvelope>, store: SharedStore, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        envelope: Arc<dyn SecretEnvelope>,
+        store: SharedStore,
+        clock: Arc<dyn Clock>,
+        kinds: &RecordKinds,
+    ) -> Self {
         Self {
+            kinds: kinds.iter().map(|kind| kind.name().to_owned()).collect(),
             envelope,
             store,
             clock,
@@ -73,7 +81,7 @@ impl Sealer {
         if self.should_look() {
             self.look().await?;
         }
-        self.envelope.seal(plain, aad).await
+        self.envelope.seal(plain, aad).await.map_err(elsewhere)
     }
 
     /// Opens a sealed field.
@@ -149,7 +157,15 @@ impl Sealer {
     }
 
     async fn state_or(&self, primary: Kek) -> Result<KeyringState> {
-        if let Some(state) = self.store.find::<KeyringState>(KeyringState::ID).await? {
+        if let Some(mut state) = self.store.find::<KeyringState>(KeyringState::ID).await? {
+            if !state.kinds.is_superset(&self.kinds) {
+                state.kinds.extend(self.kinds.iter().cloned());
+                match self.store.update(&mut state).await {
+                    // Somebody else wrote it: the next look tells.
+                    Err(error) if !error.is_conflict() => return Err(error),
+                    _ => {}
+                }
+            }
             return Ok(state.record);
         }
         let state = KeyringState {
@@ -158,6 +174,7 @@ impl Sealer {
             primary,
             retired: Vec::new(),
             rotation: None,
+            kinds: self.kinds.clone(),
             updated_at: self.clock.now(),
         };
         let mut batch = WriteBatch::new().insert(&state)?;
@@ -173,11 +190,16 @@ impl Sealer {
     }
 }
 
-/// A key that is missing here may be at hand on another node, or here soon: worth another try.
+/// A key that is missing here, or that its provider does not let us use, may be at hand on another node, or here soon:
+/// worth another try, unlike a refusal of the CA or of a target.
 fn elsewhere(error: Error) -> Error {
-    if error.code() != "kek_unknown" || error.class() != ErrorClass::Validation {
-        return error;
-    }
-    let why = "this node lacks a key that it needs; give it the key";
-    Error::transient("sealer", "kek_unknown", why).with_source(error)
+    let (code, why) = match (error.class(), error.code()) {
+        (ErrorClass::Validation, "kek_unknown") => {
+            ("kek_unknown", "this node lacks a key that it needs; give it the key")
+        }
+        (ErrorClass::Validation, "kek_not_sealing") => ("kek_not_sealing", "the key that seals may not seal here"),
+        (ErrorClass::Auth, _) => ("kek_refused", "the provider of the key refuses this node"),
+        _ => return error,
+    };
+    Error::transient("sealer", code, why).with_source(error)
 }

@@ -66,6 +66,11 @@ impl KeyringEnvelope {
         Ok(())
     }
 
+    /// The keys that it uses now.
+    pub fn keyring(&self) -> Keyring {
+        self.state().keyring.clone()
+    }
+
     fn state(&self) -> Arc<State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -26,7 +26,7 @@ pub type Dek = Secret<[u8; DEK_LEN]>;
 /// All providers use AES-256-GCM with a random nonce, so a wrapped key has one form everywhere. Where the provider can
 /// derive a key of its own for each wrap, it does so from the salt; where the key cannot leave an HSM or a service, it
 /// wraps directly, the salt is authenticated only, and at most 2^32 wraps are safe (NIST SP 800-38D, 8.3): the
-/// [keyring](super::Keyring) warns at 2^31.
+/// [envelope](super::KeyringEnvelope) of each process warns at 2^31 of its own; on a fleet, rotate sooner.
 ///
 /// # Contract
 /// - A [`KekId`] is a fingerprint of the key itself, computed from it, not a name: the same name with another key has

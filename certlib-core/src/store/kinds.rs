@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::batch::{Write, WriteBatch};
 use super::record::{RawRecord, Record, SealedField, Versioned};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::secret::Sealed;
 
 /// The kinds of records there are: certlib's own, and those that the host adds.
@@ -61,10 +61,14 @@ pub trait AnyRecord: Send + Sync {
     /// As [`Record::sealed`].
     fn sealed(&self) -> Option<SealedField<'_>>;
 
-    /// As [`Record::replace_sealed`].
-    fn replace_sealed(&mut self, sealed: Sealed);
+    /// As [`Record::replace_sealed`]; everything else in the stored JSON stays as it is, also what this version does not
+    /// know.
+    ///
+    /// # Errors
+    /// `IoPermanent` `secret_missing` when the secret is not in the JSON exactly once.
+    fn replace_sealed(&mut self, sealed: Sealed) -> Result<()>;
 
-    /// What inserts or replaces it.
+    /// What inserts or replaces it, as this version writes it.
     ///
     /// # Errors
     /// As [`Write::of`].
@@ -91,11 +95,17 @@ impl<R: Record> RecordKind for Typed<R> {
     }
 
     fn decode(&self, raw: &RawRecord) -> Result<Box<dyn AnyRecord>> {
-        Ok(Box::new(Versioned::<R>::decode(raw)?))
+        Ok(Box::new(Decoded { record: Versioned::<R>::decode(raw)?, body: raw.body.clone() }))
     }
 }
 
-impl<R: Record> AnyRecord for Versioned<R> {
+/// A record, and its JSON as it is stored: with whatever a newer version has put there.
+struct Decoded<R> {
+    record: Versioned<R>,
+    body: Arc<str>,
+}
+
+impl<R: Record> AnyRecord for Decoded<R> {
     fn id(&self) -> &str {
         self.record.id()
     }
@@ -104,15 +114,87 @@ impl<R: Record> AnyRecord for Versioned<R> {
         self.record.sealed()
     }
 
-    fn replace_sealed(&mut self, sealed: Sealed) {
+    fn replace_sealed(&mut self, sealed: Sealed) -> Result<()> {
+        let text =
+            |sealed: &Sealed| serde_json::to_string(sealed).map_err(|error| unplaced(R::KIND).with_source(error));
+        let former = self.sealed().map(|field| text(field.sealed)).transpose()?.ok_or_else(|| unplaced(R::KIND))?;
+        if self.body.matches(&*former).count() != 1 {
+            return Err(unplaced(R::KIND).with("id", self.id()));
+        }
+        self.body = self.body.replacen(&*former, &text(&sealed)?, 1).into();
         self.record.replace_sealed(sealed);
+        Ok(())
     }
 
     fn write(&self) -> Result<Write> {
-        Write::of(&self.record)
+        Write::of(&self.record.record)
     }
 
     fn update_in(&self, batch: WriteBatch) -> Result<WriteBatch> {
-        batch.update(self)
+        let mut batch = batch.update(&self.record)?;
+        if let Some(Write::Put { body, .. }) = batch.writes.last_mut() {
+            *body = self.body.clone();
+        }
+        Ok(batch)
+    }
+}
+
+fn unplaced(kind: &'static str) -> Error {
+    let why = "the secret is not in the record's JSON, once and as it is";
+    Error::permanent("store.reseal", "secret_missing", why).with("kind", kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::secret::Aad;
+    use crate::store::Index;
+
+    #[derive(Serialize, Deserialize)]
+    struct Note {
+        id: String,
+        sealed: Sealed,
+    }
+
+    impl Record for Note {
+        const KIND: &'static str = "note";
+        const FIELDS: &'static [&'static str] = &[];
+
+        fn id(&self) -> &str {
+            &self.id
+        }
+
+        fn index(&self) -> Index {
+            Index::new()
+        }
+
+        fn sealed(&self) -> Option<SealedField<'_>> {
+            Some(SealedField { sealed: &self.sealed, aad: Aad::new("", Self::KIND, &self.id, "sealed") })
+        }
+
+        fn replace_sealed(&mut self, sealed: Sealed) {
+            self.sealed = sealed;
+        }
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_stays_when_the_secret_is_wrapped_anew() {
+        let kinds = RecordKinds::none().with::<Note>();
+        let body = |sealed: &str| format!(r#"{{"newer":[1.50,"é"],"id":"n","sealed":"{sealed}"}}"#);
+        let raw = RawRecord { id: "n".to_owned(), revision: 3, body: body("b2xk").into() };
+        let mut record = kinds.find("note").unwrap().decode(&raw).unwrap();
+        record.replace_sealed(Sealed::from_bytes(b"new".to_vec())).unwrap();
+        assert_eq!(record.sealed().unwrap().sealed.as_bytes(), b"new");
+        let batch = record.update_in(WriteBatch::new()).unwrap();
+        let [Write::Put { body: written, .. }] = &batch.writes[..] else { panic!("{batch:?}") };
+        assert_eq!(**written, body("bmV3"));
+
+        let twice = r#"{"copy":"b2xk","id":"n","sealed":"b2xk"}"#;
+        let raw = RawRecord { body: twice.into(), ..raw };
+        let mut record = kinds.find("note").unwrap().decode(&raw).unwrap();
+        let error = record.replace_sealed(Sealed::from_bytes(b"new".to_vec())).unwrap_err();
+        assert_eq!(error.code(), "secret_missing");
     }
 }

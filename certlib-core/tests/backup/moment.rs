@@ -297,7 +297,7 @@ async fn a_rotation_under_way_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_was_prepared_may_begin_meanwhile() {
+async fn a_prepared_rotation_that_begins_meanwhile_spoils_the_backup() {
     let envelope = keys(&[(1, 1), (2, 2)]);
     let source = shop(&keys(&[(1, 1)]), 2).await;
     let mut state = source.store().load::<KeyringState>(KeyringState::ID).await.unwrap();
@@ -314,11 +314,14 @@ async fn a_rotation_that_was_prepared_may_begin_meanwhile() {
         }
         calls += 1;
     };
-    let (_, end) = source.backup(&mut file, &mut at).await.unwrap();
-    assert_eq!(end.keks.len(), 2);
-    let target = client(&empty_store(), &envelope);
-    restore(&target, &file).await.unwrap();
-    let state = target.store().load::<KeyringState>(KeyringState::ID).await.unwrap();
-    assert_eq!(state.rotation.as_ref().unwrap().phase, RotationPhase::Prepare, "it is begun again");
-    assert!(target.check_store(&mut quiet()).await.unwrap().may_serve());
+    // The state in it would let the rotation be cancelled, with secrets under the new key already.
+    let error = source.backup(&mut file, &mut at).await.unwrap_err();
+    assert_eq!(error.code(), "keyring_changed");
+    let error = check(&file, &envelope).await.unwrap_err();
+    assert!(error.code().starts_with("backup_"), "{error}");
+
+    // Afterwards it lists both keys: the rotation needs them, wherever it is restored.
+    let file = backup(&source).await;
+    let report = check(&file, &envelope).await.unwrap();
+    assert_eq!(report.keks.len(), 2);
 }

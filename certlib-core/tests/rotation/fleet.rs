@@ -8,9 +8,11 @@ use std::time::Duration;
 use certlib_core::client::KekRole;
 use certlib_core::model::{Node, RotationPhase};
 use certlib_core::runtime::RunningRuntime;
-use certlib_core::store::{StoreExt as _, TypedQuery};
+use certlib_core::store::{StoreExt as _, TypedQuery, Write};
+use futures::FutureExt as _;
 use rand::RngExt as _;
 
+use crate::hooked::Hooked;
 use crate::lab::{Lab, Note, SECOND, envelope, kek, note, rewrite, ring};
 
 #[tokio::test]
@@ -68,7 +70,23 @@ async fn a_node_that_does_not_know_yet_which_key_seals_may_still_store() {
     let lab = Lab::with_notes(5).await;
     let mut node = lab.store().insert(lab.node("slow/1", 1)).await.unwrap();
     lab.client(&[1, 2]).rotate_kek(2).await.unwrap();
-    let (sweep, cx) = (Lab::sweep(&[1, 2]), lab.world.leader("leader").await);
+    // What is left under the former key when nothing may be stored under it any more: who writes such a record is
+    // refused until it is moved.
+    let left = Arc::new(Mutex::new(None));
+    let (counter, plain) = (left.clone(), lab.store());
+    let store = Hooked::new(lab.store(), move |batch| {
+        let is_end = batch.writes.iter().any(|write| matches!(write, Write::Delete { kind: "kek_fence", .. }));
+        let (counter, plain) = (counter.clone(), plain.clone());
+        async move {
+            if is_end {
+                let notes = plain.list_all(TypedQuery::<Note>::new()).await.unwrap();
+                let former = notes.iter().filter(|note| note.sealed.kek() == Some(kek(1))).count();
+                *counter.lock().unwrap() = Some(former);
+            }
+        }
+        .boxed()
+    });
+    let (sweep, cx) = (Lab::sweep(&[1, 2]), lab.leader_on(store, "leader").await);
     let rotation = async || lab.state().await.rotation.unwrap();
     let waits = async || rotation().await.note.is_some_and(|note| note.contains("slow/1"));
     lab.sweep_until(&sweep, &cx, waits).await;
@@ -83,6 +101,7 @@ async fn a_node_that_does_not_know_yet_which_key_seals_may_still_store() {
     lab.finish(&sweep, &cx).await;
     assert_eq!((lab.fences(1).await, lab.fences(2).await), (0, 16));
     assert_eq!(lab.keks().await, [(kek(2), 6)].into(), "what came in meanwhile was moved, too");
+    assert_eq!(*left.lock().unwrap(), Some(0), "in time");
     lab.demand_open(&[2]).await;
 }
 

@@ -40,8 +40,15 @@ async fn a_writer_costs_only_its_own_record() {
     let commits = Arc::default();
     let store = disturbed(&lab, &commits, vec![(knows, 17), (lab.client(&[2]), 160)]);
     let cx = lab.leader_on(store, "leader").await;
-    lab.finish(&Lab::sweep(&[1, 2]), &cx).await;
+    let sweep = Lab::sweep(&[1, 2]);
+    // It holds the rotation up once everything was looked at for the first time.
+    let slow = lab.node("slow", 1);
+    lab.store().insert(slow).await.unwrap();
+    let settles = async || lab.state().await.rotation.is_none_or(|rotation| rotation.phase == RotationPhase::Settle);
+    lab.sweep_until(&sweep, &cx, settles).await;
+    assert_eq!(lab.state().await.rotation.unwrap().rewrapped, 198);
     assert_eq!(lab.keks().await, [(kek(2), 200)].into());
+    lab.finish(&sweep, &cx).await;
     let generations: Vec<_> = lab.notes().await.into_iter().map(|note| note.record.generation).collect();
     assert_eq!(generations.iter().filter(|generation| **generation == 2).count(), 2);
     assert_eq!((generations[17], generations[160]), (2, 2), "the writers won");

@@ -156,7 +156,7 @@ impl Session {
 
     /// When two thirds of the time are over.
     fn renew_at(&self, seconds: u64, renewable: bool) -> Option<Duration> {
-        let wait = Duration::from_secs(seconds) * 2 / 3;
+        let wait = Duration::from_secs(seconds.min(365 * 24 * 3600)) * 2 / 3;
         (renewable && seconds > 0).then(|| self.clock.monotonic() + wait)
     }
 

@@ -12,6 +12,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand;
 use certlib_core::secret::{KEK_LEN, Keyring, SecretString};
 use certlib_core::{Error, Result, Secret};
+use zeroize::Zeroizing;
 
 use self::providers::Providers;
 use crate::auth::hex;
@@ -117,14 +118,21 @@ impl Sources {
 
 /// A new random key.
 pub(crate) fn generate() -> Result<Key> {
-    let mut key = [0; KEK_LEN];
-    rand::fill(&mut key).map_err(|_| Error::permanent(OPERATION, "random_failed", "the system gives no randomness"))?;
-    Ok(Secret::new(key))
+    let mut key = Zeroizing::new([0; KEK_LEN]);
+    rand::fill(&mut *key)
+        .map_err(|_| Error::permanent(OPERATION, "random_failed", "the system gives no randomness"))?;
+    Ok(Secret::new(*key))
 }
 
 /// `key` as a line of a key file.
 pub(crate) fn line(version: u32, key: &Key) -> SecretString {
-    Secret::new(format!("v{version} {}\n", hex(key.expose())))
+    let digits = Zeroizing::new(hex(key.expose()));
+    // Sized at once: a text that grows leaves its beginning behind.
+    let mut line = String::with_capacity(16 + digits.len());
+    line.push_str(&format!("v{version} "));
+    line.push_str(&digits);
+    line.push('\n');
+    Secret::new(line)
 }
 
 /// Reads 64 hex digits.
@@ -134,12 +142,12 @@ fn parse(text: &str) -> Result<Key> {
     if digits.len() != KEK_LEN * 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(invalid().with("characters", digits.chars().count()));
     }
-    let mut key = [0; KEK_LEN];
+    let mut key = Zeroizing::new([0; KEK_LEN]);
     for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
         let pair = std::str::from_utf8(pair).map_err(|_| invalid())?;
         *byte = u8::from_str_radix(pair, 16).map_err(|_| invalid())?;
     }
-    Ok(Secret::new(key))
+    Ok(Secret::new(*key))
 }
 
 /// Adds a key that may be there already, but not another one of the same version.

@@ -51,17 +51,14 @@ impl Reload {
         if added.is_empty() && removed.is_empty() {
             return Ok(false);
         }
-        if !removed.is_empty()
-            && let Some(state) = self.store.find::<KeyringState>(KeyringState::ID).await?
-            && let Some(kek) = removed.iter().find(|kek| is_needed(&state, kek))
-        {
-            let why =
-                "a key is gone that secrets may still need; put it back, and take it away only after `kek remove`";
-            return Err(Error::validation(OPERATION, "kek_needed", why)
-                .with("version", kek.version)
-                .with("fingerprint", kek.id.short()));
-        }
+        self.refuse_if_needed(&removed).await?;
+        let former = self.envelope.keyring();
         self.envelope.replace(ring)?;
+        // A rotation may have begun meanwhile, for which this node was thought to have its keys.
+        if let Err(error) = self.refuse_if_needed(&removed).await {
+            self.envelope.replace(former)?;
+            return Err(error);
+        }
         for kek in &added {
             tracing::info!(
                 version = kek.version,
@@ -79,6 +76,23 @@ impl Reload {
             );
         }
         Ok(true)
+    }
+}
+
+impl Reload {
+    /// `kek_needed` when the database may need one of these keys.
+    async fn refuse_if_needed(&self, removed: &[Kek]) -> Result<()> {
+        if !removed.is_empty()
+            && let Some(state) = self.store.find::<KeyringState>(KeyringState::ID).await?
+            && let Some(kek) = removed.iter().find(|kek| is_needed(&state, kek))
+        {
+            let why =
+                "a key is gone that secrets may still need; put it back, and take it away only after `kek remove`";
+            return Err(Error::validation(OPERATION, "kek_needed", why)
+                .with("version", kek.version)
+                .with("fingerprint", kek.id.short()));
+        }
+        Ok(())
     }
 }
 
@@ -132,6 +146,7 @@ mod tests {
             primary: keks[1].clone(),
             retired: vec![keks[0].clone()],
             rotation: None,
+            kinds: [].into(),
             updated_at: OffsetDateTime::UNIX_EPOCH,
         };
         let mut kept = store.insert(state).await.unwrap();

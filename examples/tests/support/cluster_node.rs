@@ -44,7 +44,8 @@ async fn main() {
             }
         }
     };
-    let envelope = KeyringEnvelope::new(Keyring::new(Secret::new([7; 32])).expect("a key"));
+    let envelope =
+        KeyringEnvelope::new(Keyring::new(Secret::new(*b"a key for tests, nothing besides")).expect("a key"));
     let mut quick = RetryPolicy::with_ladder(Ladder::new(vec![Duration::from_millis(20); 1000], 0.1));
     // Every kill here is the test's, not the job's.
     quick.poison_after = 1000;

@@ -25,7 +25,8 @@ pub(crate) async fn open_store(folder: &Path) -> Arc<SqliteStore> {
 
 /// A worker on `store`, with short waits.
 pub(crate) fn runtime(store: SharedStore) -> Runtime {
-    let envelope = KeyringEnvelope::new(Keyring::new(Secret::new([7; 32])).expect("a key"));
+    let envelope =
+        KeyringEnvelope::new(Keyring::new(Secret::new(*b"a key for tests, nothing besides")).expect("a key"));
     let quick = RetryPolicy::with_ladder(Ladder::new(vec![Duration::from_millis(100); 20], 0.1));
     Runtime::builder(store, Arc::new(envelope))
         .modules(

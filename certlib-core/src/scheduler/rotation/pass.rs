@@ -164,10 +164,10 @@ impl Mover {
         };
         match result {
             Ok(None) => Ok(One::Verified),
-            Ok(Some(sealed)) => {
-                record.replace_sealed(sealed);
-                Ok(One::Moved(record))
-            }
+            Ok(Some(sealed)) => match record.replace_sealed(sealed) {
+                Ok(()) => Ok(One::Moved(record)),
+                Err(error) => Ok(bad("", error)),
+            },
             Err(error) if self.is_beyond_help(held, field.sealed, &error) => Ok(bad(field.aad.tenant, error)),
             Err(error) => Err(error),
         }

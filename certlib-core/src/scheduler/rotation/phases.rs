@@ -24,6 +24,10 @@ impl Mover {
 
     async fn prepare(&self, held: &mut Held) -> Result<Step> {
         let to = held.rotation.to.clone();
+        if let Some(kinds) = held.state.unknown_kinds(&self.shared.kinds) {
+            self.note(held, format!("waits for a leader that knows these kinds of record: {kinds}")).await?;
+            return Ok(Step::Wait);
+        }
         let mut nodes = self.live_nodes().await?;
         nodes.retain(|node| !node.keks.iter().any(|kek| kek.id == to.id));
         if !nodes.is_empty() {
@@ -45,6 +49,7 @@ impl Mover {
 
     async fn rewrap(&self, held: &mut Held) -> Result<Step> {
         self.check_keys(held)?;
+        self.mend_fences(held).await?;
         let scope = Scope::Under(held.rotation.from.id);
         if held.rotation.cursor.is_none() {
             let Some(total) = self.count(&held.rotation.from.id).await? else { return Ok(Step::Over) };
@@ -154,7 +159,10 @@ impl Mover {
     pub(super) fn check_keys(&self, held: &Held) -> Result<()> {
         let envelope = &self.shared.envelope;
         let keks = envelope.keks();
-        for kek in [&held.rotation.from, &held.rotation.to] {
+        // Once nothing can be stored under the old key, whoever restored a backup of that moment may lack it: a secret
+        // that needs it after all is found by itself.
+        let old = (held.rotation.phase < RotationPhase::Verify).then_some(&held.rotation.from);
+        for kek in old.into_iter().chain([&held.rotation.to]) {
             if !keks.iter().any(|own| own.id == kek.id) {
                 let why = "the leader lacks a key that the rotation needs; give it the key, or stop it";
                 return Err(Error::transient("rotation", "kek_unknown", why)
@@ -166,6 +174,21 @@ impl Mover {
             envelope.promote(&held.rotation.to.id)?;
         }
         Ok(())
+    }
+
+    /// Lets what the new key seals be stored, should that not be so: a store put together from parts may lack it.
+    async fn mend_fences(&self, held: &Held) -> Result<()> {
+        let mut batch = self.cx.batch();
+        for fence in KekFence::of(&held.rotation.to.id) {
+            if self.cx.store.find::<KekFence>(&fence.id).await?.is_none() {
+                batch = batch.insert(&fence)?;
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(to = %held.rotation.to, "nothing could be stored under the key that seals; mended");
+        self.cx.commit(batch).await.map(drop)
     }
 
     /// A kind of which there is a record under `kek`.

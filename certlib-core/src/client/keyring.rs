@@ -281,7 +281,8 @@ impl Client {
                 .with("to", &rotation.to));
         }
         // Whoever sealed with it all the same, as a host with an envelope of its own may, needs it to be kept.
-        if self.count_under(&rotation.to.id).await?.0 > 0 {
+        let is_kept = state.retired.iter().any(|kek| kek.id == rotation.to.id);
+        if !is_kept && self.count_under(&rotation.to.id).await?.0 > 0 {
             state.retired.push(rotation.to.clone());
         }
         let now = self.engine.clock.now();

@@ -1,12 +1,13 @@
 //! What is refused, and that the refusal says who or what is missing.
 
-use certlib_core::Error;
-use certlib_core::model::{Backup, KeyringState, RotationPhase};
+use certlib_core::model::{Backup, KeyringState, RotationPhase, record_kinds};
+use certlib_core::scheduler::RotationSweep;
 use certlib_core::secret::Kek;
 use certlib_core::store::{StoreExt as _, Write, WriteBatch};
+use certlib_core::{Error, Runtime};
 
 use crate::common::START;
-use crate::lab::{Lab, Note, SECOND, kek, note};
+use crate::lab::{Lab, Note, SECOND, envelope, kek, note};
 
 fn context<'a>(error: &'a Error, key: &str) -> &'a str {
     error.context().find(|(name, _)| *name == key).map_or("", |(_, value)| value)
@@ -104,4 +105,24 @@ async fn a_key_that_only_others_have_can_be_rotated_to_unless_they_disagree() {
     lab.store().insert(node).await.unwrap();
     assert_eq!(client.check_kek(2).await.unwrap_err().code(), "kek_ambiguous");
     assert_eq!(lab.client(&[1, 2]).check_kek(2).await.unwrap().lack, ["b/1"], "another key under the same version");
+}
+
+#[tokio::test]
+async fn nobody_rotates_or_removes_past_kinds_that_they_do_not_know() {
+    let lab = Lab::with_notes(3).await;
+    let stranger = Runtime::builder(lab.store(), envelope(&[1, 2])).clock(lab.world.clock.clone()).build().unwrap();
+    stranger.client().rotate_kek(2).await.unwrap();
+    let cx = lab.world.leader("leader").await;
+    let blind = RotationSweep::new(envelope(&[1, 2]), record_kinds());
+    let waits =
+        async || lab.state().await.rotation.is_some_and(|one| one.note.is_some_and(|note| note.contains("note")));
+    lab.sweep_until(&blind, &cx, waits).await;
+    assert_eq!(lab.state().await.rotation.unwrap().phase, RotationPhase::Prepare);
+    assert_eq!(lab.keks().await, [(kek(1), 3)].into());
+
+    lab.finish(&Lab::sweep(&[1, 2]), &cx).await;
+    assert_eq!(lab.keks().await, [(kek(2), 3)].into());
+    let unknown = stranger.client().remove_kek(1, true).await.unwrap_err();
+    assert_eq!((unknown.code(), context(&unknown, "kinds")), ("kinds_unknown", "note"));
+    lab.client(&[1, 2]).remove_kek(1, true).await.unwrap();
 }

@@ -42,6 +42,8 @@ pub struct TargetView {
     proven: BTreeSet<u32>,
     /// Whether what it has now was proven, or put back.
     pub settled: bool,
+    /// What it went back to is what an interrupted run had left, and nobody ever proved.
+    pub unproven: bool,
     /// The run that swapped last.
     run: String,
     /// A worker that had lost its job without knowing touched it: what no store can prevent.
@@ -175,10 +177,11 @@ impl DistributionModule for SimModule {
             if text(now.file) != plan.plan().base {
                 return Err(Error::validation("target", codes::PLAN_STALE, "the target changed"));
             }
-            let unproven = now.file.is_some() && !now.settled;
-            let own = unproven && now.run == run_of(cx) && !now.disturbed;
+            let left = now.file.is_some() && !now.settled;
+            let own = left && now.run == run_of(cx) && !now.disturbed;
             let why = || format!("the way back of {} would lead to what the same run put there", target.name);
             self.node.stage.judge(demand(!own, "G15", why));
+            let unproven = left || now.unproven;
             undo.record("swap", &Undo { file: now.file, new, unproven }).await?;
         }
         cx.check_cancelled("target.execute")?;
@@ -186,6 +189,7 @@ impl DistributionModule for SimModule {
             target.file = Some(new);
             target.generation = target.generation.max(new);
             target.settled = false;
+            target.unproven = false;
             target.run = run_of(cx).to_owned();
             Ok(())
         });
@@ -245,6 +249,7 @@ impl DistributionModule for SimModule {
             target.file = first.file;
             target.served = first.file;
             target.settled = true;
+            target.unproven = first.unproven;
             demand(good || target.disturbed, "G15", || format!("put back {:?}, which never worked", first.file))
         });
         Ok(RollbackOutcome::RolledBack)

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{store_error, unreadable};
-use crate::timestamp::{self, LAST, from_millis, to_millis};
+use certlib_core::store::timestamp::{self, LAST, from_millis, to_millis};
 
 /// Most statements of one command, and about the most bytes of them: a command has 16 MiB.
 const STATEMENTS_MAX: usize = 1000;

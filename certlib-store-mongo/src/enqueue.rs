@@ -13,8 +13,8 @@ use crate::database::{Database, find_all};
 use crate::error::{code, contended, write_error};
 use crate::job::{encode_new, text};
 use crate::queue::update_guarded;
-use crate::timestamp::to_millis;
 use crate::transaction::{Failure, Transaction, pause};
+use certlib_core::store::timestamp::to_millis;
 
 /// How often the jobs that met another one on its way out are inserted again.
 const ROUNDS: u32 = 20;

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use crate::database::{Database, find_all};
 use crate::error::{store_error, unreadable};
 use crate::schema;
-use crate::timestamp::{from_millis, to_millis};
+use certlib_core::store::timestamp::{from_millis, to_millis};
 
 /// A pending job as a document.
 pub(crate) fn encode_new(new: &NewJob, now: OffsetDateTime) -> Document {

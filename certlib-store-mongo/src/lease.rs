@@ -11,8 +11,8 @@ use mongodb::options::ReturnDocument;
 use crate::database::Database;
 use crate::error::{contended, is_duplicate, store_error, write_error};
 use crate::job::{flag, number, text};
-use crate::timestamp::remaining;
 use crate::transaction::{Failure, Transaction, pause};
+use certlib_core::store::timestamp::remaining;
 
 /// How often two who create the same document at the same time look again.
 const RACES: u32 = 10;

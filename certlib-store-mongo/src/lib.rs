@@ -39,7 +39,6 @@ mod queue;
 mod record;
 mod schema;
 mod store;
-mod timestamp;
 mod transaction;
 mod transition;
 mod watch;

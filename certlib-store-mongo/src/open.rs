@@ -120,7 +120,7 @@ async fn check_server(database: &Database, check_clock: bool) -> Result<()> {
     check_version(build.get_str("version").unwrap_or_default())?;
     if check_clock && let Ok(theirs) = hello.get_datetime("localTime") {
         let millis = theirs.timestamp_millis();
-        check_time(crate::timestamp::from_millis(millis)?, before, after)?;
+        check_time(certlib_core::store::timestamp::from_millis(millis)?, before, after)?;
     }
 
     // What only administrators may see is checked if we may.

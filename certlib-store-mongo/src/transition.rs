@@ -15,8 +15,8 @@ use crate::commit::insert_records;
 use crate::database::{Database, find_all};
 use crate::job::{decode, decode_without_payload, text, write_back};
 use crate::queue::{failed, held, update_guarded};
-use crate::timestamp::{from_millis, to_millis};
 use crate::transaction::{Failure, Operation, Transaction, transact, transact_within};
+use certlib_core::store::timestamp::{from_millis, to_millis};
 
 /// Settles claimed jobs: the plain successes in one command, whatever needs a rule in a transaction.
 pub(crate) async fn settle(database: &Database, settlements: Vec<Settlement>) -> Result<Vec<bool>> {

@@ -23,7 +23,6 @@
 mod error;
 mod ordered;
 mod plan;
-mod timestamp;
 
 pub mod mysql;
 pub mod postgres;

@@ -57,6 +57,10 @@ pub(crate) async fn write(
         engine.sealer.look().await?;
     }
     let state = store.find::<KeyringState>(KeyringState::ID).await?.map(|state| state.record);
+    if let Some(kinds) = state.as_ref().and_then(|state| state.unknown_kinds(&engine.kinds)) {
+        let why = "other programs keep records here of kinds that this one does not know: take the backup from there";
+        return Err(Error::validation("backup.write", "kinds_unknown", why).with("kinds", kinds));
+    }
     let leader_epoch = store.inspect(LEASE).await?.map_or(0, |lease| lease.epoch);
     let header = BackupHeader::new(new_id(), engine.clock.now(), leader_epoch);
     // All that may be needed, before anything is read: none of it must be thrown away meanwhile.

@@ -20,7 +20,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`Store`](crate::store::Store); `io_failed` of `out`, by its class; `IoTransient` `keyring_changed` when another
-    /// key began to seal meanwhile: take it again; `IoPermanent` `record_unreadable`, `backup_line_too_long` or
+    /// key began to seal meanwhile: take it again; `Validation` `kinds_unknown` when other programs keep kinds of record
+    /// here that this one was not [told](crate::runtime::RuntimeBuilder::record) of; `IoPermanent` `record_unreadable`, `backup_line_too_long` or
     /// `backup_too_deep` with the record.
     pub async fn backup(
         &self,

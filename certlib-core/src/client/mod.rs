@@ -58,7 +58,7 @@ impl Client {
     ///
     /// # Errors
     /// `secret_missing` when it has none; as [`SecretEnvelope`](crate::secret::SecretEnvelope), but a key that is
-    /// missing here is `IoTransient`. Cancel-safe.
+    /// missing here, or whose provider refuses us, is `IoTransient`. Cancel-safe.
     pub async fn open<R: Record>(&self, record: &R) -> Result<SecretBytes> {
         self.engine.open(record).await
     }

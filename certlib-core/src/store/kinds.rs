@@ -12,8 +12,9 @@ use crate::secret::Sealed;
 
 /// The kinds of records there are: certlib's own, and those that the host adds.
 ///
-/// A kind that is missing here is not in a backup, and secrets in its records stay under the key that sealed them: so
-/// that key cannot be removed safely.
+/// A kind that is missing here would not be in a backup, and secrets in its records would stay under the key that sealed
+/// them. The [state of the keyring](crate::model::KeyringState) remembers all that any process has known: who does not know
+/// them all backs nothing up, rotates nothing and removes no key.
 #[derive(Debug, Clone, Default)]
 pub struct RecordKinds(BTreeMap<&'static str, Arc<dyn RecordKind>>);
 

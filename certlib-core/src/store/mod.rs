@@ -4,6 +4,7 @@ mod batch;
 mod kinds;
 mod query;
 mod record;
+pub mod timestamp;
 
 use std::sync::Arc;
 

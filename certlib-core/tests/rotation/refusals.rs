@@ -108,7 +108,7 @@ async fn a_key_that_only_others_have_can_be_rotated_to_unless_they_disagree() {
 }
 
 #[tokio::test]
-async fn nobody_rotates_or_removes_past_kinds_that_they_do_not_know() {
+async fn nobody_rotates_removes_or_backs_up_past_kinds_that_they_do_not_know() {
     let lab = Lab::with_notes(3).await;
     let stranger = Runtime::builder(lab.store(), envelope(&[1, 2])).clock(lab.world.clock.clone()).build().unwrap();
     stranger.client().rotate_kek(2).await.unwrap();
@@ -124,5 +124,8 @@ async fn nobody_rotates_or_removes_past_kinds_that_they_do_not_know() {
     assert_eq!(lab.keks().await, [(kek(2), 3)].into());
     let unknown = stranger.client().remove_kek(1, true).await.unwrap_err();
     assert_eq!((unknown.code(), context(&unknown, "kinds")), ("kinds_unknown", "note"));
+    let unknown = stranger.client().backup(&mut Vec::new(), &mut |_| {}).await.unwrap_err();
+    assert_eq!((unknown.code(), context(&unknown, "kinds")), ("kinds_unknown", "note"));
+    assert!(lab.client(&[1, 2]).backups().await.unwrap().is_empty(), "none was begun");
     lab.client(&[1, 2]).remove_kek(1, true).await.unwrap();
 }

@@ -12,7 +12,7 @@ use certlib_core::queue::{Lane, RetryPolicy};
 use certlib_core::random::seed_this_thread;
 use certlib_core::runtime::{IssuerRegistry, RunningRuntime, Runtime, Settings};
 use certlib_core::scheduler::Watchdog;
-use certlib_core::store::{StoreExt as _, TypedQuery};
+use certlib_core::store::{StoreExt as _, TypedQuery, Versioned};
 
 use crate::backend::{Backend, at_once};
 use crate::ca::{self, Ca, LIFETIME, SimFactory};
@@ -423,9 +423,7 @@ impl World {
             return Some(format!("run {} of version {} is {:?}", run.id, run.version, run.state));
         }
         let targets = at_once(memory.list_all(TypedQuery::<TargetRun>::new())).unwrap();
-        // A run that is given up leaves its targets to people, and to the next run.
-        let given_up = |id: &str| runs.iter().any(|run| run.id == id && run.finished_at.is_some());
-        let begun = targets.iter().find(|target| target.is_begun() && !given_up(&target.run_id))?;
+        let begun = targets.iter().find(|target| target.is_begun() && !is_left(target, &runs))?;
         Some(format!("target {} of run {} is {:?}", begun.target_name, begun.run_id, begun.phase))
     }
 
@@ -442,14 +440,11 @@ impl World {
         let states = at_once(memory.list_all(TypedQuery::<TargetState>::new())).unwrap();
         let runs = at_once(memory.list_all(TypedQuery::<Run>::new())).unwrap();
         let targets = at_once(memory.list_all(TypedQuery::<TargetRun>::new())).unwrap();
-        // Left to people, and to the next run: see [`Self::open`].
-        let given_up = |id: &str| runs.iter().any(|run| run.id == id && run.finished_at.is_some());
-        let left = |id: &str| targets.iter().any(|one| one.target_id == id && one.is_begun() && given_up(&one.run_id));
         let views = self.fleet.targets.lock().unwrap();
         for state in states {
             let target = at_once(memory.load::<certlib_core::model::Target>(&state.id)).unwrap();
             let Some(view) = views.get(&target.name).filter(|view| !view.disturbed) else { continue };
-            if left(&state.id) {
+            if targets.iter().any(|one| one.target_id == state.id && is_left(one, &runs)) {
                 continue;
             }
             let kept = state.versions.values().next().copied();
@@ -465,6 +460,11 @@ impl World {
         self.slots.lock().unwrap().clear();
         self.graveyard.lock().unwrap().clear();
     }
+}
+
+/// Whether its run was given up with the target in the middle: that leaves it to people, and to the next run.
+fn is_left(target: &TargetRun, runs: &[Versioned<Run>]) -> bool {
+    target.is_begun() && runs.iter().any(|run| run.id == target.run_id && run.finished_at.is_some())
 }
 
 async fn until_dead(node: &Node) {

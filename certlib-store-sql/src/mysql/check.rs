@@ -11,7 +11,7 @@ use sqlx::{MySqlConnection, Row};
 use super::error::store_error;
 use super::job::text;
 use super::options::MysqlOptions;
-use crate::timestamp::{from_millis, to_millis};
+use certlib_core::store::timestamp::{from_millis, to_millis};
 
 /// `SKIP LOCKED` and `JSON_TABLE` came with these.
 const MARIADB_NEEDED: &str = "10.6.0";

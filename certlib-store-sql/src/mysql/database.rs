@@ -16,7 +16,7 @@ use sqlx::{Connection, MySqlConnection, MySqlPool};
 use tokio::time::{sleep, timeout};
 
 use super::error::{code, connect_error, silent, store_error, uncertain};
-use crate::timestamp;
+use certlib_core::store::timestamp;
 
 /// How often an operation is begun when others get in its way.
 const ATTEMPTS: u32 = 24;

@@ -28,7 +28,7 @@ use super::error::{closed, silent, store_error, uncertain};
 use super::job::{number, text};
 use super::open::Connector;
 use super::queue::millis;
-use crate::timestamp::{floor, remaining, to_millis};
+use certlib_core::store::timestamp::{floor, remaining, to_millis};
 
 /// The lock that stands for the grant of a lease under an epoch, both bound here. At most 64 characters, as the server
 /// wants; one for each database, because locks belong to the whole server.

@@ -13,7 +13,7 @@ use super::database::{Operation, Transaction, now};
 use super::error::{code, is_duplicate, store_error};
 use super::job::{AFTER_JOB, decode, job_columns, number, text};
 use super::rows::chunks;
-use crate::timestamp::{LAST, from_millis};
+use certlib_core::store::timestamp::{LAST, from_millis};
 
 /// Adds jobs; fails as a whole when one of them, or an active one of its key, is there.
 pub(super) const INSERT: &str = concat!(

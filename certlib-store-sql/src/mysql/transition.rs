@@ -16,7 +16,7 @@ use super::error::{is_duplicate, store_error};
 use super::job::{AFTER_JOB, decode, decode_without_payload, job_columns, number, text};
 use super::queue::millis;
 use super::rows::chunks;
-use crate::timestamp::{from_millis, to_millis};
+use certlib_core::store::timestamp::{from_millis, to_millis};
 
 /// Settles what simply succeeded, marked with the number of this call.
 pub(super) const SUCCEED: &str = concat!(

@@ -9,7 +9,7 @@ use sqlx::{Arguments, AssertSqlSafe, Row};
 
 use super::error::{store_error, unreadable};
 use super::session::{Mode, Operation, Tx};
-use crate::timestamp::from_millis;
+use certlib_core::store::timestamp::from_millis;
 
 /// The columns of a job, in the order that [`decode`] reads them, with `payload` as the expression for the payload.
 macro_rules! job_columns {

@@ -24,7 +24,7 @@ use super::error::{CONNECTION_LOST, closed, in_doubt, no_answer, store_error};
 use super::notify::{LEASES, Wakeups};
 use super::queue::wait;
 use super::session::{Mode, Operation, Sessions, Tx, now};
-use crate::timestamp::{LAST, remaining};
+use certlib_core::store::timestamp::{LAST, remaining};
 
 /// How long the leader's session is waited for. Leaders count their deadline from before the question.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use sqlx::{Arguments, AssertSqlSafe, Connection, Row};
 
 use super::address::Address;
 use super::{PostgresOptions, commit, job, lease, query, queue, schema, transition};
-use crate::timestamp::LAST;
+use certlib_core::store::timestamp::LAST;
 
 #[derive(Serialize, Deserialize)]
 struct Item {

@@ -13,7 +13,7 @@ use super::error::{CONTENDED, is_duplicate, store_error};
 use super::job::{decode, job_columns};
 use super::notify::JOBS;
 use super::session::{Mode, Operation, Tx, now};
-use crate::timestamp::LAST;
+use certlib_core::store::timestamp::LAST;
 
 /// How often a key is looked for whose job ends each time that we look.
 const KEY_TRIES: usize = 16;

@@ -11,7 +11,7 @@ use sqlx::{Connection, Row};
 
 use super::error::{CONNECTION_LOST, CONTENDED, in_doubt, no_answer, store_error};
 use super::notify::Wakeups;
-use crate::timestamp::{floor, to_millis};
+use certlib_core::store::timestamp::{floor, to_millis};
 
 /// How often an operation is tried that another transaction got in the way of.
 const TRIES: u32 = 8;

@@ -14,7 +14,7 @@ use super::error::{is_duplicate, store_error};
 use super::job::{decode, decode_without_payload, job_columns, value};
 use super::queue::{columns, wait};
 use super::session::{Mode, Operation, Tx, now};
-use crate::timestamp::{from_millis, to_millis};
+use certlib_core::store::timestamp::{from_millis, to_millis};
 
 /// Settles successes of which nothing else has to be known. The rest goes the long way.
 ///

@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 pub use self::options::SqliteOptions;
 use self::writer::Writer;
-use crate::timestamp;
+use certlib_core::store::timestamp;
 
 /// A [`Store`] in a SQLite file.
 ///

@@ -2,7 +2,7 @@
 //!
 //! | Phase | Ends when | In the same commit |
 //! |---|---|---|
-//! | prepare | every live node has the new key | the new key seals; the epoch grows |
+//! | prepare | every live node has the new key, and the leader knows every kind of record | the new key seals; the epoch grows |
 //! | rewrap | everything that was under the old key was looked at | |
 //! | settle | every live node has seen that epoch | nothing may be stored under the old key any more |
 //! | verify | every secret unwraps, and none is under the old key | the old key is retired |

@@ -1,34 +1,40 @@
-//! Times as databases keep them: whole Unix milliseconds.
+//! For stores: times as databases keep them, in whole Unix milliseconds.
 
 use std::time::Duration;
 
-use certlib_core::error::Result;
 use time::OffsetDateTime;
 
-use crate::error::unreadable;
+use crate::error::{Error, Result};
 
 /// The last millisecond of the calendar.
-pub(crate) const LAST: i64 = 253_402_300_799_999;
+pub const LAST: i64 = 253_402_300_799_999;
 
 /// `at`, rounded down to the millisecond.
-pub(crate) fn floor(at: OffsetDateTime) -> OffsetDateTime {
+pub fn floor(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_millisecond(at.millisecond()).unwrap_or(at)
 }
 
 /// `at` in Unix milliseconds, rounded up: nothing is due before its time.
-pub(crate) fn to_millis(at: OffsetDateTime) -> i64 {
+pub fn to_millis(at: OffsetDateTime) -> i64 {
     let nanos = at.unix_timestamp_nanos();
     let millis = nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) != 0);
     i64::try_from(millis).map_or(LAST, |millis| millis.min(LAST))
 }
 
 /// The time at `millis` Unix milliseconds.
-pub(crate) fn from_millis(millis: i64) -> Result<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).map_err(|_| unreadable("time"))
+///
+/// # Errors
+/// `IoPermanent` `row_unreadable` when the calendar has no such time.
+pub fn from_millis(millis: i64) -> Result<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).map_err(|error| {
+        Error::permanent("store.decode", "row_unreadable", "what the database holds cannot be read by this version")
+            .with("value", "time")
+            .with_source(error)
+    })
 }
 
 /// What is left from `now` until `until`, both in Unix milliseconds.
-pub(crate) fn remaining(now: i64, until: i64) -> Duration {
+pub fn remaining(now: i64, until: i64) -> Duration {
     Duration::from_millis(u64::try_from(until.saturating_sub(now)).unwrap_or(0))
 }
 

@@ -16,9 +16,9 @@ mod http_url;
 mod registry;
 mod resolve;
 
-#[cfg(feature = "webhook")]
+#[cfg(feature = "http")]
 pub mod http;
-#[cfg(feature = "webhook")]
+#[cfg(feature = "http")]
 mod tls;
 
 pub use self::address::AddressPolicy;
@@ -26,5 +26,5 @@ pub use self::cidr::Cidr;
 pub use self::http_url::HttpUrl;
 pub use self::registry::REGISTRY_DATE;
 pub use self::resolve::{Guard, Lookup, SystemLookup};
-#[cfg(feature = "webhook")]
+#[cfg(feature = "http")]
 pub use self::tls::TlsSettings;

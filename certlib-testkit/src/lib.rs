@@ -42,6 +42,7 @@
 
 pub mod counterpart;
 mod error;
+mod http_server;
 pub mod locate;
 pub mod pki;
 pub mod ports;

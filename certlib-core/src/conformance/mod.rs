@@ -2,10 +2,12 @@
 //! runs all of a suite's cases as separate tests. Feature `conformance`.
 //!
 //! - [`dying`]: a store that dies at a chosen commit, to crash-test what runs on it.
+//! - [`module`]: distribution modules.
 //! - [`store`]: stores, see [`store_conformance!`](crate::store_conformance).
 
 // A suite reports a broken promise by panicking in the test that runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod dying;
+pub mod module;
 pub mod store;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use certlib_core::classify::{self, TlsFailure};
 use certlib_core::error::{Effect, Error, ErrorClass, Result};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, redirect, retry};
+use reqwest::{Client, ClientBuilder, redirect, retry};
 use rustls::AlertDescription;
 
 use super::http_url::HttpUrl;
 use super::resolve::Guard;
-use super::tls::TlsSettings;
+use super::tls::{ClientIdentity, TlsSettings};
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
@@ -34,6 +34,27 @@ impl Resolve for Guard {
 /// # Errors
 /// `Validation` `address_forbidden`; as [`TlsSettings::check`]; `IoPermanent` `tls_unavailable`.
 pub fn client(url: &HttpUrl, guard: &Guard, tls: &TlsSettings, connect_timeout: Duration) -> Result<Client> {
+    build(builder(url, guard, tls, None, connect_timeout)?.pool_max_idle_per_host(0))
+}
+
+/// The same for many requests to one API, which keeps its connections, and can show a certificate of its own.
+pub(super) fn kept_client(
+    url: &HttpUrl,
+    guard: &Guard,
+    tls: &TlsSettings,
+    identity: Option<&ClientIdentity>,
+    connect_timeout: Duration,
+) -> Result<Client> {
+    build(builder(url, guard, tls, identity, connect_timeout)?)
+}
+
+fn builder(
+    url: &HttpUrl,
+    guard: &Guard,
+    tls: &TlsSettings,
+    identity: Option<&ClientIdentity>,
+    connect_timeout: Duration,
+) -> Result<ClientBuilder> {
     tls.check()?;
     if let Some(addr) = url.address() {
         guard.policy().check(url.host(), addr)?;
@@ -45,17 +66,23 @@ pub fn client(url: &HttpUrl, guard: &Guard, tls: &TlsSettings, connect_timeout: 
         .retry(retry::never())
         .referer(false)
         .http1_only()
-        .pool_max_idle_per_host(0)
         .connect_timeout(connect_timeout)
         .user_agent(concat!("certlib/", env!("CARGO_PKG_VERSION")));
     if tls.verifies() {
-        let mut config = tls.client_config()?;
+        let mut config = tls.client_config(identity)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         builder = builder.tls_backend_preconfigured(config);
     } else {
         tracing::warn!(host = url.host(), "the peer's certificate is not verified, as configured");
         builder = builder.tls_danger_accept_invalid_certs(true);
+        if let Some(identity) = identity {
+            builder = builder.identity(identity.for_reqwest()?);
+        }
     }
+    Ok(builder)
+}
+
+fn build(builder: ClientBuilder) -> Result<Client> {
     builder.build().map_err(|error| {
         Error::permanent("net.http", "tls_unavailable", "the HTTP client cannot be set up").with_source(error)
     })

@@ -9,6 +9,7 @@
 //! - [`Guard`] resolves a host once and gives out addresses only if *all* of them pass: what is dialled was checked.
 //! - [`TlsSettings`] says whom to trust; verification is never off by accident.
 //! - [`http`] builds the one HTTP client: no proxy, no redirect, HTTP/1.1, TLS by aws-lc-rs.
+//! - [`Api`] sends requests to the HTTP API of an appliance or service, with limits, and says what failures mean.
 
 mod address;
 mod cidr;
@@ -17,14 +18,20 @@ mod registry;
 mod resolve;
 
 #[cfg(feature = "http")]
+mod api;
+#[cfg(feature = "http")]
 pub mod http;
+mod timeouts;
 #[cfg(feature = "http")]
 mod tls;
 
 pub use self::address::AddressPolicy;
+#[cfg(feature = "http")]
+pub use self::api::{Answer, Api, Connection, Request};
 pub use self::cidr::Cidr;
 pub use self::http_url::HttpUrl;
 pub use self::registry::REGISTRY_DATE;
 pub use self::resolve::{Guard, Lookup, SystemLookup};
+pub use self::timeouts::Timeouts;
 #[cfg(feature = "http")]
-pub use self::tls::TlsSettings;
+pub use self::tls::{ClientIdentity, TlsSettings};

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use certlib_core::error::{Error, Result};
-use rustls::pki_types::CertificateDer;
+use certlib_core::secret::SecretString;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 const OPERATION: &str = "net.tls";
 
@@ -48,7 +51,7 @@ impl TlsSettings {
     ///
     /// # Errors
     /// As [`TlsSettings::check`]; `IoPermanent` `tls_unavailable` when the operating system has no root certificates.
-    pub(super) fn client_config(&self) -> Result<ClientConfig> {
+    pub(super) fn client_config(&self, identity: Option<&ClientIdentity>) -> Result<ClientConfig> {
         let unavailable = |error: rustls::Error| {
             Error::permanent(
                 OPERATION,
@@ -60,10 +63,17 @@ impl TlsSettings {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unavailable)?;
-        Ok(match self.roots()? {
-            Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
-            None => builder.with_platform_verifier().map_err(unavailable)?.with_no_client_auth(),
-        })
+        let builder = match self.roots()? {
+            Some(roots) => builder.with_root_certificates(roots),
+            None => builder.with_platform_verifier().map_err(unavailable)?,
+        };
+        match identity {
+            None => Ok(builder.with_no_client_auth()),
+            Some(identity) => {
+                let (chain, key) = identity.parse()?;
+                builder.with_client_auth_cert(chain, key).map_err(|_| unusable())
+            }
+        }
     }
 
     fn roots(&self) -> Result<Option<RootCertStore>> {
@@ -81,9 +91,65 @@ impl TlsSettings {
     }
 }
 
+/// A certificate of ours, and its key, that a TLS server asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ClientIdentity {
+    /// The certificate and its issuers, PEM, leaf first.
+    pub certificate_pem: String,
+    /// Its private key, PEM, not encrypted.
+    pub private_key_pem: SecretString,
+}
+
+impl ClientIdentity {
+    /// Checks that certificate and key can be used.
+    ///
+    /// # Errors
+    /// `Validation` `identity_invalid`; nothing is quoted.
+    pub fn check(&self) -> Result<()> {
+        let (chain, key) = self.parse()?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        CertifiedKey::from_der(chain, key, &provider).map(drop).map_err(|_| unusable())
+    }
+
+    fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| unusable())?;
+        let key = PrivateKeyDer::from_pem_slice(self.private_key_pem.expose().as_bytes()).map_err(|_| unusable())?;
+        if chain.is_empty() { Err(unusable()) } else { Ok((chain, key)) }
+    }
+
+    /// The same for a client that verifies nothing.
+    pub(super) fn for_reqwest(&self) -> Result<reqwest::Identity> {
+        let both = Zeroizing::new(format!("{}\n{}", self.certificate_pem, self.private_key_pem.expose()));
+        reqwest::Identity::from_pem(both.as_bytes()).map_err(|_| unusable())
+    }
+}
+
+fn unusable() -> Error {
+    let why = "the client certificate must be PEM, with a key that belongs to it and is not encrypted";
+    Error::validation(OPERATION, "identity_invalid", why)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_is_a_certificate_with_its_key() {
+        let ca = certlib_testkit::pki::TestCa::new("root").unwrap();
+        let (one, two) = (ca.issue(&["a.example"]).unwrap(), ca.issue(&["a.example"]).unwrap());
+        let identity = |certificate: &str, key: &str| ClientIdentity {
+            certificate_pem: certificate.to_owned(),
+            private_key_pem: key.to_owned().into(),
+        };
+        identity(&one.full_chain(), &one.key_pem).check().unwrap();
+        for (certificate, key) in [("", &*one.key_pem), (&*one.full_chain(), ""), (&*one.full_chain(), &*two.key_pem)] {
+            assert_eq!(identity(certificate, key).check().unwrap_err().code(), "identity_invalid");
+        }
+    }
 
     #[test]
     fn verification_is_off_only_when_said_twice() {

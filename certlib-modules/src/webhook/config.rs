@@ -1,7 +1,6 @@
 //! What a webhook target is told: where, how, and with which secrets.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::OPERATION;
 use super::sign::SignatureScheme;
-use crate::net::{AddressPolicy, TlsSettings};
+use crate::net::{AddressPolicy, Timeouts, TlsSettings};
 
 /// Where to deliver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,56 +42,6 @@ pub struct WebhookConfig {
     pub addresses: AddressPolicy,
     /// Whom to trust as the receiver.
     pub tls: TlsSettings,
-}
-
-/// How long to wait, in milliseconds; each from 1 to 300 000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// For name resolution, TCP and TLS together. Default 5 000.
-    pub connect_ms: u64,
-    /// From there to the head of the answer. Default 10 000.
-    pub response_ms: u64,
-    /// For everything together. Default 30 000.
-    pub total_ms: u64,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { connect_ms: 5_000, response_ms: 10_000, total_ms: 30_000 }
-    }
-}
-
-impl Timeouts {
-    pub(super) fn check(&self) -> Result<()> {
-        let fields = [
-            ("timeouts.connect_ms", self.connect_ms),
-            ("timeouts.response_ms", self.response_ms),
-            ("timeouts.total_ms", self.total_ms),
-        ];
-        match fields.into_iter().find(|(_, value)| !(1..=300_000).contains(value)) {
-            None => Ok(()),
-            Some((field, value)) => {
-                Err(Error::validation(OPERATION, "timeout_invalid", "a time-out is from 1 to 300000 milliseconds")
-                    .with("field", field)
-                    .with("value", value))
-            }
-        }
-    }
-
-    pub(super) fn connect(&self) -> Duration {
-        Duration::from_millis(self.connect_ms.min(self.total_ms))
-    }
-
-    /// Until the head of the answer is there, from the start.
-    pub(super) fn head(&self) -> Duration {
-        Duration::from_millis((self.connect_ms + self.response_ms).min(self.total_ms))
-    }
-
-    pub(super) fn total(&self) -> Duration {
-        Duration::from_millis(self.total_ms)
-    }
 }
 
 /// With which secrets to deliver.

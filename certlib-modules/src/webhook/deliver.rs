@@ -12,9 +12,8 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::OPERATION;
-use super::config::Timeouts;
 use super::sign::Signer;
-use crate::net::{HttpUrl, http};
+use crate::net::{HttpUrl, Timeouts, http};
 
 /// How much of an answer is read, in bytes after decompression.
 const MOST_READ: usize = 64 * 1024;

@@ -46,7 +46,7 @@ use certlib_core::module::{
     Verb,
 };
 
-pub use self::config::{Basic, Timeouts, WebhookConfig, WebhookCredentials, WebhookLocation};
+pub use self::config::{Basic, WebhookConfig, WebhookCredentials, WebhookLocation};
 use self::deliver::Receiver;
 pub use self::event::{Announcement, Certificate, Undo};
 use self::sign::Signer;

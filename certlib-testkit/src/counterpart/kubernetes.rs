@@ -313,6 +313,24 @@ impl Kubernetes {
         self.server = None;
     }
 
+    /// Freezes the API server: connections are accepted, and nothing is answered, until [`Kubernetes::thaw`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::signal`].
+    pub fn freeze(&self) -> Result<()> {
+        self.server.as_ref().map_or(Ok(()), |server| server.signal("STOP"))
+    }
+
+    /// Lets a frozen API server go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::signal`].
+    pub fn thaw(&self) -> Result<()> {
+        self.server.as_ref().map_or(Ok(()), |server| server.signal("CONT"))
+    }
+
     /// Starts the API server again, at the same address, and waits until it is ready.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Doing what was planned: one write, which the API server makes whole or not at all.
 
+use certlib_core::Context;
 use certlib_core::error::{Effect, Error, Result, codes};
 use certlib_core::module::{ApprovedPlan, Facts, Journal};
-use certlib_core::Context;
 
 use super::found::Found;
 use super::plan::Delivery;
@@ -33,7 +33,9 @@ impl Delivery<'_> {
     async fn begin(&self, cx: &Context, approved: &ApprovedPlan, journal: &Journal<'_, Undo>) -> Result<Facts> {
         let survey = self.survey(cx).await?;
         if survey.base != approved.plan().base {
-            return Err(stale("the Secret, the settings or the certificate changed since the plan was made; plan again"));
+            return Err(stale(
+                "the Secret, the settings or the certificate changed since the plan was made; plan again",
+            ));
         }
         if let (true, Some(found)) = (survey.keep, &survey.found) {
             return Ok(self.facts(found, false, false));
@@ -86,10 +88,9 @@ impl Delivery<'_> {
             Ok(applied) => Ok(applied.found),
             Err(error) if error.effect() == Effect::None => {
                 let error = match error.code() {
-                    // Nobody's version but the one that was found is changed; fields only where the plan says so.
-                    codes::CONFLICT => stale("the Secret changed since the plan was made; plan again").with_source(error),
-                    "field_conflict" if found.is_none() => {
-                        stale("somebody else made the Secret meanwhile; plan again").with_source(error)
+                    // The dry run found neither: somebody else came in between.
+                    codes::CONFLICT | "field_conflict" => {
+                        stale("the Secret changed since the plan was made; plan again").with_source(error)
                     }
                     _ => error,
                 };

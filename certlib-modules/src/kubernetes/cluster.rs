@@ -294,8 +294,7 @@ fn refusal(answer: &Answer, verb: &'static str, place: &Place) -> Error {
     if let Some(reason) = word(&status.reason) {
         error = error.with("reason", reason);
     }
-    let fields: Vec<&str> =
-        causes.iter().filter_map(|cause| word(&cause.field)).take(FIELDS_MAX).collect();
+    let fields: Vec<&str> = causes.iter().filter_map(|cause| word(&cause.field)).take(FIELDS_MAX).collect();
     if fields.is_empty() { error } else { error.with("fields", fields.join(" ")) }
 }
 
@@ -324,5 +323,137 @@ impl Lookup for Renamed {
             Ok(address) => Ok(vec![address]),
             Err(_) => self.lookup.lookup(&self.host).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use certlib_core::error::Effect;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::{Connection, SystemLookup};
+
+    /// A cluster that answers everything with this.
+    async fn cluster(status: u16, headers: &str, body: String) -> Cluster {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let length = body.len();
+        let answer =
+            format!("HTTP/1.1 {status} X\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut seen = [0; 4096];
+                let _ = stream.read(&mut seen).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let connection = json!({"allow_http": true, "addresses": {"allow_loopback": true}});
+        let connection: Connection = serde_json::from_value(connection).unwrap();
+        let api = Api::new(OPERATION, &base, &connection, None, Arc::new(SystemLookup)).unwrap();
+        Cluster { api, token: Some("canary".to_owned().into()), namespace: None }
+    }
+
+    fn place() -> Place {
+        Place { namespace: "shop".to_owned(), name: "www".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_by_status_reason_and_cause() {
+        use ErrorClass::{Auth, IoPermanent, IoTransient, Validation};
+        let status = |reason: &str, details: Value| {
+            json!({"kind": "Status", "status": "Failure", "reason": reason, "details": details,
+                "message": "admission webhook \"x\" denied the request: canary"})
+            .to_string()
+        };
+        let cause =
+            |reason: &str, field: &str| json!({"causes": [{"reason": reason, "field": field, "message": "canary"}]});
+        let wait = json!({"retryAfterSeconds": 7});
+        let table = [
+            (401, "", status("Unauthorized", json!({})), Auth, "unauthorized", Effect::None, None),
+            (403, "", status("Forbidden", json!({})), Auth, "forbidden", Effect::None, None),
+            (403, "", "canary".to_owned(), Auth, "forbidden", Effect::None, None),
+            (
+                403,
+                "",
+                status("Forbidden", cause("NamespaceTerminating", "")),
+                Validation,
+                "namespace_terminating",
+                Effect::None,
+                None,
+            ),
+            (
+                404,
+                "",
+                status("NotFound", json!({"kind": "namespaces"})),
+                Validation,
+                "namespace_missing",
+                Effect::None,
+                None,
+            ),
+            (404, "", status("NotFound", json!({"kind": "secrets"})), Validation, "not_found", Effect::None, None),
+            (409, "", status("Conflict", json!({})), Validation, "conflict", Effect::None, None),
+            (
+                409,
+                "",
+                status("Conflict", cause("FieldManagerConflict", ".data.tls.crt")),
+                Validation,
+                "field_conflict",
+                Effect::None,
+                None,
+            ),
+            (413, "", status("RequestEntityTooLarge", json!({})), IoPermanent, "refused", Effect::None, None),
+            (
+                422,
+                "",
+                status("Invalid", cause("FieldValueInvalid", "data[tls.key]")),
+                Validation,
+                "invalid",
+                Effect::None,
+                None,
+            ),
+            (
+                429,
+                "retry-after: 3\r\n",
+                status("TooManyRequests", wait.clone()),
+                IoTransient,
+                "too_many_requests",
+                Effect::None,
+                Some(3),
+            ),
+            (429, "", status("TooManyRequests", wait), IoTransient, "too_many_requests", Effect::None, Some(7)),
+            (500, "", status("InternalError", json!({})), IoTransient, "server_error", Effect::Possible, None),
+            (503, "retry-after: 5\r\n", "canary".to_owned(), IoTransient, "server_error", Effect::Possible, Some(5)),
+            (504, "", status("Timeout", json!({})), IoTransient, "server_error", Effect::Possible, None),
+            (400, "", status("canary: 1", cause("x", "a canary\n")), Validation, "refused", Effect::None, None),
+        ];
+        for (code, headers, body, class, name, effect, wait) in table {
+            let cluster = cluster(code, headers, body).await;
+            let params = PatchParams::apply("certlib");
+            let error = cluster.apply(&Context::new("t"), &place(), &json!({}), &params).await.unwrap_err();
+            assert_eq!((error.class(), error.code(), error.effect()), (class, name, effect), "{code}: {error:?}");
+            assert_eq!(error.retry_after(), wait.map(Duration::from_secs), "{code}: {error:?}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+            assert!(error.context().any(|pair| pair == ("secret", "shop/www")), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_only_reads_has_no_effect_and_absence_is_an_answer() {
+        let cx = Context::new("t");
+        let failing = cluster(500, "", String::new()).await;
+        assert_eq!(failing.get(&cx, &place()).await.unwrap_err().effect(), Effect::None);
+        let empty = cluster(404, "", "{}".to_owned()).await;
+        assert!(empty.get(&cx, &place()).await.unwrap().is_none());
+        let version = Version { uid: "u", resource_version: "1" };
+        assert!(!empty.delete(&cx, &place(), version).await.unwrap());
+        assert_eq!(empty.may_delete(&cx, &place()).await.unwrap(), None);
+        let proxy = cluster(200, "", "<html>canary".to_owned()).await;
+        let error = proxy.get(&cx, &place()).await.unwrap_err();
+        assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::None));
     }
 }

@@ -75,13 +75,15 @@ struct Status {
 /// `IoPermanent` `exec_failed`; `IoTransient` `exec_timeout`. Nothing it said is quoted.
 pub(super) async fn run(plugin: &Plugin) -> Result<Identity> {
     let failed = |why| Error::permanent(OPERATION, "exec_failed", why).with("command", plugin.command.escape_debug());
-    let info = serde_json::json!({"apiVersion": plugin.version, "kind": "ExecCredential", "spec": {"interactive": false}});
+    let info =
+        serde_json::json!({"apiVersion": plugin.version, "kind": "ExecCredential", "spec": {"interactive": false}});
     let mut command = Command::new(&plugin.command);
     command.args(&plugin.args).envs(plugin.env.iter().map(|(name, value)| (name, value)));
     command.env("KUBERNETES_EXEC_INFO", info.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let work = async {
-        let mut child = command.spawn().map_err(|error| failed("the login's command cannot be run").with_source(error))?;
+        let mut child =
+            command.spawn().map_err(|error| failed("the login's command cannot be run").with_source(error))?;
         let mut output = Zeroizing::new(Vec::with_capacity(16 * 1024));
         if let Some(stdout) = child.stdout.take() {
             let read = stdout.take(OUTPUT_MAX).read_to_end(&mut output).await;

@@ -135,10 +135,8 @@ impl Login {
             (None, None, None, true) => {
                 no_server(location)?;
                 let why = "this process does not run in a pod: KUBERNETES_SERVICE_HOST is not set";
-                let pod = surroundings
-                    .in_cluster
-                    .ok_or_else(|| Error::validation(OPERATION, "not_in_cluster", why))?
-                    .clone();
+                let pod =
+                    surroundings.in_cluster.ok_or_else(|| Error::validation(OPERATION, "not_in_cluster", why))?.clone();
                 let mut login = plain(pod.server(), Who::Pod(pod.clone()));
                 // Nobody who writes targets chose this address: the kubelet did.
                 if let Ok(address) = pod.host.parse::<std::net::IpAddr>() {

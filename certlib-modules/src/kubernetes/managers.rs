@@ -15,17 +15,20 @@ pub(super) fn restored(
     let mut restored: Vec<ManagedFieldsEntry> = before.to_vec();
     for entry in &mut restored {
         let current = now.iter().find(|current| same_owner(current, entry)).filter(|_| !is_apply_of(entry, us));
-        if let (Some(fields), Some(current)) = (&mut entry.fields_v1, current.and_then(|entry| entry.fields_v1.as_ref())) {
+        if let (Some(fields), Some(current)) =
+            (&mut entry.fields_v1, current.and_then(|entry| entry.fields_v1.as_ref()))
+        {
             unite(&mut fields.0, &current.0);
         }
     }
     let others = now.iter().filter(|current| !is_apply_of(current, us));
-    let new: Vec<_> = others.filter(|current| !before.iter().any(|entry| same_owner(entry, current))).cloned().collect();
+    let new: Vec<_> =
+        others.filter(|current| !before.iter().any(|entry| same_owner(entry, current))).cloned().collect();
     restored.extend(new);
     let same = restored.len() == now.len()
-        && restored.iter().all(|entry| {
-            now.iter().any(|current| same_owner(current, entry) && normal(current) == normal(entry))
-        });
+        && restored
+            .iter()
+            .all(|entry| now.iter().any(|current| same_owner(current, entry) && normal(current) == normal(entry)));
     (!same).then_some(restored)
 }
 

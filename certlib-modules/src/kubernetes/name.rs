@@ -141,9 +141,8 @@ fn is_label(text: &str) -> bool {
 /// A DNS name, as in RFC 1123, whose labels may be longer than in DNS: Kubernetes looks at the whole length only.
 fn is_subdomain(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let part = |part: &str| {
-        !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
-    };
+    let part =
+        |part: &str| !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-');
     (1..=NAME_MAX).contains(&text.len()) && text.split('.').all(part)
 }
 

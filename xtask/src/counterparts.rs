@@ -84,6 +84,7 @@ pub(crate) fn list() {
             Recipe::Apt(packages) => format!("Debian: {}", packages.join(" ")),
             Recipe::Pip { package, version } => format!("PyPI: {package} {version}"),
             Recipe::Wheel { package, version, .. } => format!("PyPI: {package} {version}"),
+            Recipe::Build { packages, folder, .. } => format!("built as {folder} with {}", packages.join(" ")),
             _ => "unknown".to_owned(),
         };
         let programs: Vec<String> =

@@ -9,6 +9,7 @@ mod apache;
 mod bind;
 mod files;
 mod haproxy;
+mod kubernetes;
 mod mariadb;
 mod mongodb;
 mod nginx;
@@ -34,6 +35,7 @@ pub use self::{
     bind::Bind,
     files::CertificateFiles,
     haproxy::Haproxy,
+    kubernetes::{Account, Kubernetes},
     mariadb::{Mariadb, MariadbBuilder},
     mongodb::{MongoReplicaSet, Mongod, MongodBuilder},
     nginx::Nginx,

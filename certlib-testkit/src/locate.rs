@@ -193,6 +193,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("hvac", "CERTLIB_HVAC", &[])],
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
+    Counterpart {
+        name: "ansible",
+        programs: &[program("ansible-playbook", "CERTLIB_ANSIBLE_PLAYBOOK", &["ansible-playbook"])],
+        recipe: Recipe::Apt(&["ansible"]),
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -227,29 +227,22 @@ impl NetscalerSim {
         lock(&self.state).partition(partition).certkeys.keys().cloned().collect()
     }
 
-    /// Everything about certificates in a partition, as text without keys: files by their SHA-256, pairs, links and
-    /// bindings, and whether all of it is saved. Equal texts mean equal configurations.
+    /// Everything about certificates in a partition, as text without keys: files by their SHA-256, and pairs, links and
+    /// bindings as they are and as they are saved. Equal texts mean equal configurations.
     #[must_use]
     pub fn snapshot(&self, partition: &str) -> String {
         let state = lock(&self.state);
         let prefix = format!("{}/", folder(partition));
-        let mut lines = Vec::new();
-        for (path, file) in state.files.iter().filter(|(path, _)| path.starts_with(&prefix)) {
-            lines.push(format!("file {path} {}", crate::tls::fingerprint(&file.content)));
-        }
-        let configuration = state.partition(partition);
-        for (name, certkey) in &configuration.certkeys {
-            let loaded = crate::tls::fingerprint(&certkey.certificate.der);
-            let (cert, key, link) = (&certkey.cert, &certkey.key, &certkey.link);
-            lines.push(format!("certkey {name} {cert} {key:?} {loaded} link {link:?}"));
-        }
-        for ((kind, name), holder) in &configuration.holders {
-            let mut bindings: Vec<_> = holder.bindings.iter().map(|binding| format!("{binding:?}")).collect();
-            bindings.sort();
-            lines.push(format!("{kind:?} {name} {}", bindings.join(" ")));
-        }
-        lines.push(format!("unsaved {}", configuration.changed));
-        lines.join("\n")
+        let files = state.files.iter().filter(|(path, _)| path.starts_with(&prefix));
+        let files = files.map(|(path, file)| format!("file {path} {}\n", crate::tls::fingerprint(&file.content)));
+        let saved = state.saved.get(partition).map(state::Partition::describe).unwrap_or_default();
+        format!("{}running\n{}saved\n{saved}", files.collect::<String>(), state.partition(partition).describe())
+    }
+
+    /// Whether the partition has changes that are not saved.
+    #[must_use]
+    pub fn has_unsaved_changes(&self, partition: &str) -> bool {
+        lock(&self.state).partition(partition).changed
     }
 
     /// How often the configuration of a partition was saved.

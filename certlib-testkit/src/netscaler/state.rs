@@ -75,6 +75,23 @@ pub(super) struct Partition {
     pub(super) saves: u32,
 }
 
+impl Partition {
+    /// Pairs, links and bindings, one a line, without keys.
+    pub(super) fn describe(&self) -> String {
+        let pairs = self.certkeys.iter().map(|(name, certkey)| {
+            let loaded = crate::tls::fingerprint(&certkey.certificate.der);
+            let CertKey { cert, key, link, .. } = certkey;
+            format!("  certkey {name} {cert} {key:?} {loaded} link {link:?}\n")
+        });
+        let holders = self.holders.iter().map(|((kind, name), holder)| {
+            let mut bindings: Vec<_> = holder.bindings.iter().map(|binding| format!("{binding:?}")).collect();
+            bindings.sort();
+            format!("  {kind:?} {name} {}\n", bindings.join(" "))
+        });
+        pairs.chain(holders).collect()
+    }
+}
+
 /// Somebody who logged in.
 #[derive(Clone, Debug)]
 pub(super) struct Session {

@@ -3,6 +3,7 @@
 //! - [`file`](mod@file): files on this machine. The one to read before writing a module of your own.
 //! - [`ssh`]: files on another machine, over SFTP, with commands over SSH.
 //! - [`kubernetes`]: a TLS Secret of a Kubernetes cluster, by server-side apply.
+//! - [`netscaler`]: Citrix NetScaler ADC, over NITRO.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -18,6 +19,8 @@ pub mod probe;
 pub mod file;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+#[cfg(feature = "netscaler")]
+pub mod netscaler;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 #[cfg(feature = "webhook")]
@@ -36,6 +39,8 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(file::FileModule::new())?;
     #[cfg(feature = "kubernetes")]
     let registry = registry.register(kubernetes::Kubernetes::new())?;
+    #[cfg(feature = "netscaler")]
+    let registry = registry.register(netscaler::NetScaler::new())?;
     #[cfg(feature = "ssh")]
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
@@ -44,10 +49,12 @@ pub fn registry() -> Result<ModuleRegistry> {
 }
 
 #[cfg(all(test, feature = "file", feature = "kubernetes", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "file", feature = "netscaler", feature = "ssh", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
         let registry = super::registry().unwrap();
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "kubernetes", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "netscaler", "ssh", "webhook"]);
     }
 }

@@ -224,6 +224,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
             folder: "kube-apiserver-1.20.2",
         },
     },
+    Counterpart {
+        name: "ansible",
+        programs: &[program("ansible-playbook", "CERTLIB_ANSIBLE_PLAYBOOK", &["ansible-playbook"])],
+        recipe: Recipe::Apt(&["ansible"]),
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -8,7 +8,7 @@ use super::OPERATION;
 use super::bound::{Bound, Change, Held, Whose};
 use super::client::Cloud;
 use super::config::Resource;
-use super::stores::{Material, Removal, Store, check_sizes};
+use super::stores::{Material, Removal, Store, Stored, check_sizes};
 use super::survey::{Survey, same_resource};
 use super::undo::{self, Binding, Creation, Retirement, Undo};
 
@@ -51,7 +51,7 @@ impl Cloud<'_> {
             cx.check_cancelled(OPERATION).map_err(touched)?;
             self.bind(cx, bundle, now, recorded, &ids, journal).await.map_err(touched)?;
         }
-        let retired = self.retire(cx, &survey, journal).await;
+        let retired = self.retire(cx, &survey, journal).await.map_err(possible)?;
         let mut facts = Facts::new().with("changed", true).with("resumed", resumed).with("retired", retired);
         for (store, id) in &ids {
             let name = match store {
@@ -135,21 +135,21 @@ impl Cloud<'_> {
 
     /// Removes earlier generations; the names of those that went. That one stays is no reason to fail a delivery: the
     /// next one tries again.
-    async fn retire(&self, cx: &Context, survey: &Survey, journal: &Journal<'_, Undo>) -> Vec<String> {
+    ///
+    /// # Errors
+    /// Those of the journal.
+    async fn retire(&self, cx: &Context, survey: &Survey, journal: &Journal<'_, Undo>) -> Result<Vec<String>> {
         let mut gone = Vec::new();
-        for stored in &survey.retired {
-            let retirement = Retirement { store: stored.store, id: stored.id.clone(), name: stored.name.clone() };
-            if let Err(error) = journal.record("retire", &Undo::Retire(retirement)).await {
-                tracing::warn!(%error, "earlier certificates stay, since nothing can be recorded");
-                break;
-            }
-            match self.remove(cx, stored.store, &stored.id).await {
-                Ok(Removal::Gone) => gone.push(stored.name.clone()),
-                Ok(Removal::InUse) => tracing::info!(id = stored.id, "an earlier certificate is in use and stays"),
-                Err(error) => tracing::warn!(%error, id = stored.id, "an earlier certificate cannot be removed"),
+        for Stored { store, id, name } in &survey.retired {
+            let retirement = Retirement { store: *store, id: id.clone(), name: name.clone() };
+            journal.record("retire", &Undo::Retire(retirement)).await?;
+            match self.remove(cx, *store, id).await {
+                Ok(Removal::Gone) => gone.push(name.clone()),
+                Ok(Removal::InUse) => tracing::info!(id, "an earlier certificate is in use and stays"),
+                Err(error) => tracing::warn!(%error, id, "an earlier certificate cannot be removed"),
             }
         }
-        gone
+        Ok(gone)
     }
 }
 

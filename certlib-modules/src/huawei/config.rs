@@ -243,7 +243,7 @@ fn scm_region(region: &str) -> &str {
 ///
 /// # Errors
 /// `Validation`: `region_invalid`, `id_invalid`, `domain_invalid`, `name_prefix_invalid`, `retry_invalid`,
-/// `endpoint_invalid`, and as [`Connection::check`]. `Auth` `credentials_invalid`.
+/// `endpoint_invalid`, `credentials_invalid`, and as [`Connection::check`].
 pub(super) fn check(config: &HuaweiConfig, location: &HuaweiLocation, credentials: &HuaweiCredentials) -> Result<()> {
     if !is_region(&location.region) {
         let why = "a region is a short name such as `cn-north-4`, in lower case";
@@ -316,7 +316,7 @@ fn check_credentials(credentials: &HuaweiCredentials) -> Result<()> {
         return Ok(());
     }
     let why = "the access key, the secret key or the security token is empty or has characters that none of them has";
-    Err(Error::auth(OPERATION, "credentials_invalid", why))
+    Err(Error::validation(OPERATION, "credentials_invalid", why))
 }
 
 fn is_region(region: &str) -> bool {

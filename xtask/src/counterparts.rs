@@ -78,6 +78,7 @@ pub(crate) fn list() {
         let source = match counterpart.recipe {
             Recipe::Apt(packages) => format!("Debian: {}", packages.join(" ")),
             Recipe::Pip { package, version } => format!("PyPI: {package} {version}"),
+            Recipe::PipFamily { packages, version } => format!("PyPI: {} {version}", packages.join(" ")),
             Recipe::Wheel { package, version, .. } => format!("PyPI: {package} {version}"),
             _ => "unknown".to_owned(),
         };

@@ -4,6 +4,7 @@
 //! - [`ssh`]: files on another machine, over SFTP, with commands over SSH.
 //! - [`kubernetes`]: a TLS Secret of a Kubernetes cluster, by server-side apply.
 //! - [`netscaler`]: Citrix NetScaler ADC, over NITRO.
+//! - [`huawei`]: the certificate manager, load balancers, delivery network and firewall of Huawei Cloud.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -21,6 +22,8 @@ pub mod file;
 pub mod kubernetes;
 #[cfg(feature = "netscaler")]
 pub mod netscaler;
+#[cfg(feature = "huawei")]
+pub mod huawei;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 #[cfg(feature = "webhook")]
@@ -41,6 +44,8 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(kubernetes::Kubernetes::new())?;
     #[cfg(feature = "netscaler")]
     let registry = registry.register(netscaler::NetScaler::new())?;
+    #[cfg(feature = "huawei")]
+    let registry = registry.register(huawei::HuaweiCloud::new())?;
     #[cfg(feature = "ssh")]
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
@@ -50,11 +55,13 @@ pub fn registry() -> Result<ModuleRegistry> {
 
 #[cfg(all(test, feature = "file", feature = "kubernetes", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "netscaler", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "file", feature = "huawei", feature = "ssh", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
         let registry = super::registry().unwrap();
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "kubernetes", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "netscaler", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "huawei", "ssh", "webhook"]);
     }
 }

@@ -5,7 +5,7 @@
 //! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, two ACME certificate
 //!   authorities, BIND, databases and a Kubernetes API server. A test talks to the program that production talks to, quirks included.
 //! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
-//!   simulates a HashiCorp Vault, [`netscaler`] a Citrix NetScaler ADC.
+//!   simulates a HashiCorp Vault, [`netscaler`] a Citrix NetScaler ADC, [`huawei`] the certificate services of Huawei Cloud.
 //!
 //! # Where the programs come from
 //!
@@ -43,6 +43,7 @@
 pub mod counterpart;
 mod error;
 mod http_server;
+pub mod huawei;
 pub mod locate;
 pub mod netscaler;
 pub mod pki;

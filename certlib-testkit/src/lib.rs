@@ -5,7 +5,7 @@
 //! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, two ACME certificate
 //!   authorities and BIND. A test talks to the program that production talks to, quirks included.
 //! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
-//!   simulates a HashiCorp Vault.
+//!   simulates a HashiCorp Vault, [`f5`] an F5 BIG-IP.
 //!
 //! # Where the programs come from
 //!
@@ -42,6 +42,7 @@
 
 pub mod counterpart;
 mod error;
+pub mod f5;
 mod http_server;
 pub mod locate;
 pub mod pki;

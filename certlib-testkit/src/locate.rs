@@ -193,6 +193,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("hvac", "CERTLIB_HVAC", &[])],
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
+    Counterpart {
+        name: "f5-sdk",
+        programs: &[program("f5-sdk", "CERTLIB_F5_SDK", &[])],
+        recipe: Recipe::Pip { package: "f5-sdk", version: "3.0.21" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -2,6 +2,7 @@
 //!
 //! - [`file`](mod@file): files on this machine. The one to read before writing a module of your own.
 //! - [`ssh`]: files on another machine, over SFTP, with commands over SSH.
+//! - [`f5`]: SSL profiles of an F5 BIG-IP, over iControl REST.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -13,6 +14,8 @@ pub mod files;
 pub mod net;
 pub mod probe;
 
+#[cfg(feature = "f5")]
+pub mod f5;
 #[cfg(feature = "file")]
 pub mod file;
 #[cfg(feature = "ssh")]
@@ -29,6 +32,8 @@ use certlib_core::module::ModuleRegistry;
 /// None that can happen: kinds are distinct.
 pub fn registry() -> Result<ModuleRegistry> {
     let registry = ModuleRegistry::new();
+    #[cfg(feature = "f5")]
+    let registry = registry.register(f5::F5::new())?;
     #[cfg(feature = "file")]
     let registry = registry.register(file::FileModule::new())?;
     #[cfg(feature = "ssh")]
@@ -38,11 +43,11 @@ pub fn registry() -> Result<ModuleRegistry> {
     Ok(registry)
 }
 
-#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "f5", feature = "file", feature = "ssh", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
         let registry = super::registry().unwrap();
-        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["f5", "file", "ssh", "webhook"]);
     }
 }

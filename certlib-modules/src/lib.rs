@@ -5,6 +5,7 @@
 //! - [`kubernetes`]: a TLS Secret of a Kubernetes cluster, by server-side apply.
 //! - [`netscaler`]: Citrix NetScaler ADC, over NITRO.
 //! - [`huawei`]: the certificate manager, load balancers, delivery network and firewall of Huawei Cloud.
+//! - [`f5`]: SSL profiles of an F5 BIG-IP, over iControl REST.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -16,6 +17,8 @@ pub mod files;
 pub mod net;
 pub mod probe;
 
+#[cfg(feature = "f5")]
+pub mod f5;
 #[cfg(feature = "file")]
 pub mod file;
 #[cfg(feature = "kubernetes")]
@@ -38,6 +41,8 @@ use certlib_core::module::ModuleRegistry;
 /// None that can happen: kinds are distinct.
 pub fn registry() -> Result<ModuleRegistry> {
     let registry = ModuleRegistry::new();
+    #[cfg(feature = "f5")]
+    let registry = registry.register(f5::F5::new())?;
     #[cfg(feature = "file")]
     let registry = registry.register(file::FileModule::new())?;
     #[cfg(feature = "kubernetes")]
@@ -56,6 +61,7 @@ pub fn registry() -> Result<ModuleRegistry> {
 #[cfg(all(test, feature = "file", feature = "kubernetes", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "netscaler", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "huawei", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "f5", feature = "file", feature = "ssh", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
@@ -63,5 +69,6 @@ mod tests {
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "kubernetes", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "netscaler", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "huawei", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["f5", "file", "ssh", "webhook"]);
     }
 }

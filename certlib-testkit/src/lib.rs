@@ -6,6 +6,7 @@
 //!   authorities, BIND, databases and a Kubernetes API server. A test talks to the program that production talks to, quirks included.
 //! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
 //!   simulates a HashiCorp Vault, [`netscaler`] a Citrix NetScaler ADC, [`huawei`] the certificate services of Huawei Cloud.
+//!   simulates a HashiCorp Vault, [`f5`] an F5 BIG-IP.
 //!
 //! # Where the programs come from
 //!
@@ -42,6 +43,7 @@
 
 pub mod counterpart;
 mod error;
+pub mod f5;
 mod http_server;
 pub mod huawei;
 pub mod locate;

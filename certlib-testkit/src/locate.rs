@@ -252,6 +252,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
             version: "3.1.219",
         },
     },
+    Counterpart {
+        name: "f5-sdk",
+        programs: &[program("f5-sdk", "CERTLIB_F5_SDK", &[])],
+        recipe: Recipe::Pip { package: "f5-sdk", version: "3.0.21" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -2,6 +2,7 @@
 //!
 //! - [`file`](mod@file): files on this machine. The one to read before writing a module of your own.
 //! - [`ssh`]: files on another machine, over SFTP, with commands over SSH.
+//! - [`smtp`]: mails the certificate to people.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -15,6 +16,8 @@ pub mod probe;
 
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "smtp")]
+pub mod smtp;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 #[cfg(feature = "webhook")]
@@ -31,6 +34,8 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = ModuleRegistry::new();
     #[cfg(feature = "file")]
     let registry = registry.register(file::FileModule::new())?;
+    #[cfg(feature = "smtp")]
+    let registry = registry.register(smtp::Smtp::new())?;
     #[cfg(feature = "ssh")]
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
@@ -38,11 +43,11 @@ pub fn registry() -> Result<ModuleRegistry> {
     Ok(registry)
 }
 
-#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "file", feature = "smtp", feature = "ssh", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
         let registry = super::registry().unwrap();
-        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "smtp", "ssh", "webhook"]);
     }
 }

@@ -193,6 +193,16 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("hvac", "CERTLIB_HVAC", &[])],
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
+    Counterpart {
+        name: "exim",
+        programs: &[program("exim4", "CERTLIB_EXIM4", &["exim4", "exim"])],
+        recipe: Recipe::Apt(&["exim4-daemon-light"]),
+    },
+    Counterpart {
+        name: "aiosmtpd",
+        programs: &[program("aiosmtpd", "CERTLIB_AIOSMTPD", &[])],
+        recipe: Recipe::Pip { package: "aiosmtpd", version: "1.4.6" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

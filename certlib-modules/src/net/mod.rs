@@ -24,11 +24,14 @@ pub mod http;
 mod timeouts;
 #[cfg(feature = "http")]
 mod tls;
+pub(crate) mod wire;
 
 pub use self::address::AddressPolicy;
 #[cfg(feature = "http")]
 pub use self::api::{Answer, Api, Connection, Request};
 pub use self::cidr::Cidr;
+#[cfg(feature = "http")]
+pub(crate) use self::http::handshake_failure;
 pub use self::http_url::HttpUrl;
 pub use self::registry::REGISTRY_DATE;
 pub use self::resolve::{Guard, Lookup, SystemLookup};

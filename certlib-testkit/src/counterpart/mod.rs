@@ -5,8 +5,10 @@
 //! one kills it.
 
 mod acme2certifier;
+mod aiosmtpd;
 mod apache;
 mod bind;
+mod exim;
 mod files;
 mod haproxy;
 mod mariadb;
@@ -30,8 +32,10 @@ use tempfile::TempDir;
 
 pub use self::{
     acme2certifier::{Acme2Certifier, Acme2CertifierBuilder, RenewalWindow},
+    aiosmtpd::{Aiosmtpd, AiosmtpdBuilder, Mail, SmtpCommand, SmtpFault},
     apache::Apache,
     bind::Bind,
+    exim::{Exim, EximBuilder, Login},
     files::CertificateFiles,
     haproxy::Haproxy,
     mariadb::{Mariadb, MariadbBuilder},

@@ -27,7 +27,7 @@ impl Mailbox {
         header_text(field, text)?;
         let invalid = |why: &'static str| Error::validation(OPERATION, "address_invalid", why).with("field", field);
         let (name, address) = match text.strip_suffix('>').and_then(|text| text.split_once('<')) {
-            Some((name, address)) => (name.trim().trim_matches('"').trim(), address),
+            Some((name, address)) => (unquoted(name.trim()), address),
             None => ("", text.trim()),
         };
         if name.len() > LONGEST_NAME || name.contains(['<', '>', '"', '\\', '@']) {
@@ -74,6 +74,10 @@ impl std::fmt::Display for Mailbox {
             None => f.write_str(&self.1),
         }
     }
+}
+
+fn unquoted(name: &str) -> &str {
+    name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).map_or(name, str::trim)
 }
 
 /// Refuses text that could end a header and begin another, or show as something else than it is.
@@ -151,7 +155,7 @@ mod tests {
     fn what_could_be_read_otherwise_is_refused() {
         let long = format!("{}@example.com", "a".repeat(65));
         let longer =
-            format!("{}@{}.example", "a".repeat(60), ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("."));
+            format!("{}@{}.example", "a".repeat(62), ["a".repeat(62), "b".repeat(62), "c".repeat(62)].join("."));
         for text in [
             "",
             "@",

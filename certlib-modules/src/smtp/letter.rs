@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use certlib_core::error::{Error, Result};
 use lettre::message::header::{
-    ContentDisposition, ContentTransferEncoding, ContentType, Date, From as FromHeader, HeaderName, HeaderValue,
-    Headers, InReplyTo, References, ReplyTo, Subject,
+    ContentDisposition, ContentTransferEncoding, ContentType, Date, HeaderName, HeaderValue, Headers, InReplyTo,
+    References, Subject, To,
 };
 use lettre::message::{Body, Mailboxes, header};
 use time::OffsetDateTime;
@@ -137,16 +137,15 @@ impl Letter<'_> {
     }
 
     fn headers(&self) -> Result<Headers> {
-        let mailboxes = |list: &[Mailbox]| list.iter().map(Mailbox::to_lettre).collect::<Mailboxes>();
         let mut headers = Headers::new();
         headers.set(Date::new(SystemTime::from(self.date)));
-        headers.set(FromHeader::from(mailboxes(std::slice::from_ref(self.from))));
+        headers.insert_raw(mailboxes("From", std::slice::from_ref(self.from)));
         if let Some(reply_to) = self.reply_to {
-            headers.set(ReplyTo::from(mailboxes(std::slice::from_ref(reply_to))));
+            headers.insert_raw(mailboxes("Reply-To", std::slice::from_ref(reply_to)));
         }
-        headers.set(header::To::from(mailboxes(self.to)));
+        headers.insert_raw(mailboxes("To", self.to));
         if !self.cc.is_empty() {
-            headers.set(header::Cc::from(mailboxes(self.cc)));
+            headers.insert_raw(mailboxes("Cc", self.cc));
         }
         address::header_text("subject", &self.subject)?;
         headers.set(Subject::from(super::template::tame(self.subject.trim(), LONGEST_SUBJECT)));
@@ -165,6 +164,18 @@ impl Letter<'_> {
         }
         Ok(headers)
     }
+}
+
+/// A header with mailboxes, each on a line of its own: `lettre` would put all of them on one, however long.
+fn mailboxes(name: &'static str, list: &[Mailbox]) -> HeaderValue {
+    let encoded = |mailbox: &Mailbox| {
+        let mut alone = Headers::new();
+        alone.set(To::from(Mailboxes::from(mailbox.to_lettre())));
+        alone.to_string().trim_start_matches("To: ").trim_end().to_owned()
+    };
+    let raw = list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let encoded = list.iter().map(encoded).collect::<Vec<_>>().join(",\r\n ");
+    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), raw, encoded)
 }
 
 fn open_part(out: &mut Vec<u8>, boundary: &str, headers: &Headers) {
@@ -240,7 +251,8 @@ mod tests {
             "MIME-Version: 1.0\r\n",
             "Auto-Submitted: auto-generated\r\n",
             "X-Queue: tls\r\n",
-            "Subject: =?utf-8?b?",
+            "Subject: Zertifikat =?utf-8?b?",
+            "To: N0 <n0@example.com>,\r\n N1 <n1@example.com>,\r\n",
             "\r\n\r\none\r\n\r\n.\r\n\r\ntwo\r\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in {text}");

@@ -1,7 +1,15 @@
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use super::{exim::Login, read, temporary_folder, write};
 use crate::{
@@ -9,7 +17,7 @@ use crate::{
     locate::locate,
     pki::Issued,
     ports,
-    process::{Child, poll_until},
+    process::{Child, START_LIMIT, poll_until},
 };
 
 const SERVER: &str = include_str!("aiosmtpd_server.py");
@@ -24,6 +32,8 @@ pub struct Aiosmtpd {
     addr: SocketAddr,
     tls_addr: SocketAddr,
     login: Login,
+    /// How often [`Aiosmtpd::connections`] was asked.
+    counted: AtomicUsize,
     folder: TempDir,
 }
 
@@ -142,7 +152,7 @@ impl AiosmtpdBuilder {
         let mut command = Command::new(python);
         command.arg(at("server.py")).arg(at("settings.json"));
         let process = Child::spawn("aiosmtpd", command, folder.path())?;
-        let mut server = Aiosmtpd { process, addr, tls_addr, login, folder };
+        let mut server = Aiosmtpd { process, addr, tls_addr, login, counted: AtomicUsize::new(0), folder };
         server.process.wait_for_port(addr).await?;
         if self.certificate.is_some() {
             server.process.wait_for_port(tls_addr).await?;
@@ -234,13 +244,24 @@ impl Aiosmtpd {
             .collect())
     }
 
-    /// How many connections began, those that found nobody to talk to included.
+    /// How many connections to [`Aiosmtpd::addr`] were made so far, by others than itself. Connections are accepted in
+    /// the order in which they were made, so it makes one of its own, and counts those before it.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) when its record cannot be read.
-    pub fn connections(&self) -> Result<usize> {
-        Ok(self.events()?.iter().filter(|event| event["command"].is_null() && event["connection"].is_u64()).count())
+    /// [`Error::Io`](crate::Error::Io) when it is gone.
+    pub async fn connections(&self) -> Result<usize> {
+        let stream = TcpStream::connect(self.addr).await.map_err(crate::Error::io("connecting to aiosmtpd"))?;
+        let port = stream.local_addr().map_err(crate::Error::io("connecting to aiosmtpd"))?.port();
+        let ports = poll_until("a connection to be accepted", START_LIMIT, async || {
+            let events = self.events().ok()?;
+            let plain = events.iter().filter(|event| event["implicit"] == false);
+            let ports: Vec<u64> = plain.filter_map(|event| event["peer"].as_u64()).collect();
+            ports.contains(&u64::from(port)).then_some(ports)
+        })
+        .await?;
+        // The first one of all waited for its start.
+        Ok(ports.len() - 2 - self.counted.fetch_add(1, Ordering::SeqCst))
     }
 
     /// Waits until it has taken `count` messages, and gives them.

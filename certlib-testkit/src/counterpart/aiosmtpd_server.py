@@ -87,7 +87,6 @@ class Server(SMTP):
         self.command_size_limits["AUTH"] = 12288
         for verb, method in self._smtp_methods.items():
             self._smtp_methods[verb] = self.watched(verb, method)
-        note(connection=self.connection)
 
     def encrypted(self):
         return self.implicit or self._tls_protocol is not None
@@ -108,7 +107,15 @@ class Server(SMTP):
 
         return call
 
+    def connection_made(self, transport):
+        # Comes a second time after STARTTLS.
+        if not self._tls_protocol:
+            note(connection=self.connection, peer=transport.get_extra_info("peername")[1], implicit=self.implicit)
+        super().connection_made(transport)
+
     async def push(self, status):
+        if isinstance(status, bytes):
+            return await super().push(status)
         injected = self.fault.get("inject")
         if injected and status == "220 Ready to start TLS":
             status = f"{status}\r\n{injected}"

@@ -199,6 +199,16 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Apt(&["exim4-daemon-light"]),
     },
     Counterpart {
+        name: "dovecot",
+        programs: &[program("dovecot", "CERTLIB_DOVECOT", &["dovecot"])],
+        recipe: Recipe::Apt(&["dovecot-imapd", "dovecot-pop3d"]),
+    },
+    Counterpart {
+        name: "slapd",
+        programs: &[program("slapd", "CERTLIB_SLAPD", &["slapd"])],
+        recipe: Recipe::Apt(&["slapd"]),
+    },
+    Counterpart {
         name: "aiosmtpd",
         programs: &[program("aiosmtpd", "CERTLIB_AIOSMTPD", &[])],
         recipe: Recipe::Pip { package: "aiosmtpd", version: "1.4.6" },

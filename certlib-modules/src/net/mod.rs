@@ -15,6 +15,7 @@ mod address;
 mod cidr;
 mod http_url;
 mod registry;
+pub(crate) mod reply;
 mod resolve;
 
 #[cfg(feature = "http")]

@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 use super::OPERATION;
 use super::auth::Login;
 use super::config::{Security, SmtpConfig, SmtpLocation, tls_required};
-use super::reply::{Reply, Stage, protocol, unreadable};
+use super::reply::{Stage, protocol, refusal, unreadable};
+use crate::net::reply::Reply;
 use crate::net::wire::{Wire, WireError};
 use crate::net::{Guard, Timeouts, handshake_failure};
 
@@ -133,7 +134,7 @@ impl Session {
             }
             line = match login.answer(mechanism, challenge) {
                 Some(answer) if reply.code == 334 => answer,
-                _ => return Err(reply.refusal(Stage::Auth, &self.relay)),
+                _ => return Err(refusal(&reply, Stage::Auth, &self.relay)),
             };
         }
         Err(protocol("the relay asks for more than a login has"))
@@ -168,11 +169,11 @@ impl Session {
         let mut first = None;
         for recipient in recipients {
             let reply = self.exchange(Stage::Recipient, &format!("RCPT TO:<{recipient}>")).await?;
-            if reply.is_positive() {
+            if (200..300).contains(&reply.code) {
                 outcome.accepted.push(recipient.clone());
                 continue;
             }
-            let refusal = reply.refusal(Stage::Recipient, &self.relay).with("recipient", recipient);
+            let refusal = refusal(&reply, Stage::Recipient, &self.relay).with("recipient", recipient);
             // A relay that is about to close the connection refuses more than this recipient.
             if !partial || reply.code == 421 {
                 return Err(refusal);
@@ -213,8 +214,8 @@ impl Session {
         let reply = self.reply_within(Stage::Message, self.left()).await.map_err(unknown)?;
         match reply.code {
             250 => Ok(reply),
-            400.. => Err(reply.refusal(Stage::Message, &self.relay)),
-            _ => Err(unknown(reply.refusal(Stage::Message, &self.relay))),
+            400.. => Err(refusal(&reply, Stage::Message, &self.relay)),
+            _ => Err(unknown(refusal(&reply, Stage::Message, &self.relay))),
         }
     }
 
@@ -237,12 +238,11 @@ impl Session {
             let reply = self.exchange(Stage::Hello, &format!("HELO {name}")).await?;
             return self.must(reply, Stage::Hello, 250);
         }
-        for line in reply.lines.iter().skip(1) {
-            let mut words = line.split_ascii_whitespace();
-            match words.next().map(str::to_ascii_uppercase).as_deref() {
-                Some("STARTTLS") => self.features.starttls = true,
-                Some("AUTH") => self.features.auth.extend(words.map(str::to_owned)),
-                Some("SIZE") => self.features.size = Some(words.next().and_then(|text| text.parse().ok()).unwrap_or(0)),
+        for (keyword, mut parameters) in reply.extensions() {
+            match keyword.as_str() {
+                "STARTTLS" => self.features.starttls = true,
+                "AUTH" => self.features.auth.extend(parameters.map(str::to_owned)),
+                "SIZE" => self.features.size = Some(parameters.next().and_then(|text| text.parse().ok()).unwrap_or(0)),
                 _ => {}
             }
         }
@@ -299,7 +299,7 @@ impl Session {
     }
 
     fn must(&self, reply: Reply, stage: Stage, code: u16) -> Result<()> {
-        if reply.code == code { Ok(()) } else { Err(reply.refusal(stage, &self.relay)) }
+        if reply.code == code { Ok(()) } else { Err(refusal(&reply, stage, &self.relay)) }
     }
 
     /// How long one answer may take.

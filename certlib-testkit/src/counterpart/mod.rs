@@ -8,6 +8,7 @@ mod acme2certifier;
 mod aiosmtpd;
 mod apache;
 mod bind;
+mod dovecot;
 mod exim;
 mod files;
 mod haproxy;
@@ -18,6 +19,7 @@ mod op_msg;
 mod openssl;
 mod pebble;
 mod postgres;
+mod slapd;
 mod softhsm;
 mod sshd;
 mod web_server;
@@ -35,6 +37,7 @@ pub use self::{
     aiosmtpd::{Aiosmtpd, AiosmtpdBuilder, Mail, SmtpCommand, SmtpFault},
     apache::Apache,
     bind::Bind,
+    dovecot::Dovecot,
     exim::{Exim, EximBuilder, Login},
     files::CertificateFiles,
     haproxy::Haproxy,
@@ -44,6 +47,7 @@ pub use self::{
     openssl::s_client_fingerprint,
     pebble::{Pebble, PebbleBuilder, random_mac_key},
     postgres::{Postgres, PostgresBuilder},
+    slapd::Slapd,
     softhsm::SoftHsm,
     sshd::{KeyType, Sshd, SshdBuilder},
     web_server::WebServer,

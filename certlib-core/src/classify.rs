@@ -45,6 +45,15 @@ pub fn http(status: u16) -> ErrorClass {
     }
 }
 
+/// The class of an SMTP reply that is a refusal (RFC 5321 section 4.2.1, RFC 4954 section 6).
+pub fn smtp(code: u16) -> ErrorClass {
+    match code {
+        400..=499 => ErrorClass::IoTransient,
+        530 | 534 | 535 | 538 => ErrorClass::Auth,
+        _ => ErrorClass::IoPermanent,
+    }
+}
+
 /// What a TLS handshake failed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +122,20 @@ mod tests {
         ];
         for (status, class) in table {
             assert_eq!(http(status), class, "{status}");
+        }
+    }
+
+    #[test]
+    fn smtp_replies() {
+        for (code, class) in [
+            (421, ErrorClass::IoTransient),
+            (454, ErrorClass::IoTransient),
+            (530, ErrorClass::Auth),
+            (535, ErrorClass::Auth),
+            (550, ErrorClass::IoPermanent),
+            (554, ErrorClass::IoPermanent),
+        ] {
+            assert_eq!(smtp(code), class, "{code}");
         }
     }
 

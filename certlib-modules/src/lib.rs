@@ -6,6 +6,7 @@
 //! - [`netscaler`]: Citrix NetScaler ADC, over NITRO.
 //! - [`huawei`]: the certificate manager, load balancers, delivery network and firewall of Huawei Cloud.
 //! - [`f5`]: SSL profiles of an F5 BIG-IP, over iControl REST.
+//! - [`smtp`]: mails the certificate to people.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -27,6 +28,8 @@ pub mod kubernetes;
 pub mod netscaler;
 #[cfg(feature = "huawei")]
 pub mod huawei;
+#[cfg(feature = "smtp")]
+pub mod smtp;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 #[cfg(feature = "webhook")]
@@ -51,6 +54,8 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(netscaler::NetScaler::new())?;
     #[cfg(feature = "huawei")]
     let registry = registry.register(huawei::HuaweiCloud::new())?;
+    #[cfg(feature = "smtp")]
+    let registry = registry.register(smtp::Smtp::new())?;
     #[cfg(feature = "ssh")]
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
@@ -62,6 +67,7 @@ pub fn registry() -> Result<ModuleRegistry> {
 #[cfg(all(test, feature = "file", feature = "netscaler", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "huawei", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "f5", feature = "file", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "file", feature = "smtp", feature = "ssh", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
@@ -70,5 +76,6 @@ mod tests {
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "netscaler", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "huawei", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["f5", "file", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "smtp", "ssh", "webhook"]);
     }
 }

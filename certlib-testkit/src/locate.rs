@@ -257,6 +257,26 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("f5-sdk", "CERTLIB_F5_SDK", &[])],
         recipe: Recipe::Pip { package: "f5-sdk", version: "3.0.21" },
     },
+    Counterpart {
+        name: "exim",
+        programs: &[program("exim4", "CERTLIB_EXIM4", &["exim4", "exim"])],
+        recipe: Recipe::Apt(&["exim4-daemon-light"]),
+    },
+    Counterpart {
+        name: "dovecot",
+        programs: &[program("dovecot", "CERTLIB_DOVECOT", &["dovecot"])],
+        recipe: Recipe::Apt(&["dovecot-imapd", "dovecot-pop3d"]),
+    },
+    Counterpart {
+        name: "slapd",
+        programs: &[program("slapd", "CERTLIB_SLAPD", &["slapd"])],
+        recipe: Recipe::Apt(&["slapd"]),
+    },
+    Counterpart {
+        name: "aiosmtpd",
+        programs: &[program("aiosmtpd", "CERTLIB_AIOSMTPD", &[])],
+        recipe: Recipe::Pip { package: "aiosmtpd", version: "1.4.6" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

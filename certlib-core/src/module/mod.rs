@@ -217,12 +217,22 @@ pub struct EndpointCheck {
     pub tries: u32,
     /// What went wrong, if something did.
     pub problem: Option<String>,
+    /// Whether the server showed an OCSP staple with the certificate; `None` when nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp_staple: Option<bool>,
 }
 
 impl EndpointCheck {
     /// What was found at `endpoint` after `tries` tries.
     pub fn new(endpoint: impl Into<String>, found: Option<Fingerprint>, tries: u32, problem: Option<String>) -> Self {
-        Self { endpoint: endpoint.into(), found, tries, problem }
+        Self { endpoint: endpoint.into(), found, tries, problem, ocsp_staple: None }
+    }
+
+    /// Sets whether the server showed an OCSP staple.
+    #[must_use]
+    pub fn with_ocsp_staple(mut self, present: bool) -> Self {
+        self.ocsp_staple = Some(present);
+        self
     }
 }
 

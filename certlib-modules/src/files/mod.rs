@@ -17,7 +17,7 @@ mod formats;
 mod layout;
 mod owner;
 mod path;
-mod pfx;
+pub(crate) mod pfx;
 mod plan;
 mod rollback;
 mod survey;

@@ -15,6 +15,7 @@ mod address;
 mod cidr;
 mod http_url;
 mod registry;
+pub(crate) mod reply;
 mod resolve;
 
 #[cfg(feature = "http")]
@@ -24,11 +25,14 @@ pub mod http;
 mod timeouts;
 #[cfg(feature = "http")]
 mod tls;
+pub(crate) mod wire;
 
 pub use self::address::AddressPolicy;
 #[cfg(feature = "http")]
 pub use self::api::{Answer, Api, Connection, Request};
 pub use self::cidr::Cidr;
+#[cfg(feature = "http")]
+pub(crate) use self::http::handshake_failure;
 pub use self::http_url::HttpUrl;
 pub use self::registry::REGISTRY_DATE;
 pub use self::resolve::{Guard, Lookup, SystemLookup};

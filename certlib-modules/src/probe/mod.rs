@@ -3,8 +3,13 @@
 //! The proof is a completed handshake whose leaf has the expected SHA-256: the peer has then shown that it holds the
 //! private key, too. Trust in the issuer is not asked for, so that a private CA can be validated; the verifier that
 //! allows this accepts one certificate only, and lives in this module alone.
+//!
+//! Where more certificates are shown, each must have issued the one before it: clients cannot build a path from a chain
+//! that was put together wrongly. Whether an OCSP staple is shown is reported, too. With [`Endpoint::starttls`] the
+//! handshake comes after the upgrade of another protocol.
 
 mod handshake;
+mod starttls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +21,7 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use self::handshake::{Outcome, handshake};
+pub use self::starttls::Starttls;
 
 /// How many addresses of one host are looked at.
 const MAX_ADDRESSES: usize = 32;
@@ -33,6 +39,9 @@ pub struct Endpoint {
     /// The name sent to the server (SNI); by default `host`, if that is a name.
     #[serde(default)]
     pub server_name: Option<String>,
+    /// How the server is asked to go on with TLS, where it begins without.
+    #[serde(default)]
+    pub starttls: Option<Starttls>,
     /// How long one try may take, in milliseconds: resolving, connecting and the handshake.
     #[serde(default = "five_seconds")]
     pub dial_timeout_ms: u64,
@@ -67,6 +76,7 @@ impl Endpoint {
             host: host.into(),
             port,
             server_name: None,
+            starttls: None,
             dial_timeout_ms: five_seconds(),
             tries: three(),
             delay_ms: two_seconds(),
@@ -142,18 +152,24 @@ async fn attempt(endpoint: &Endpoint, expected: Fingerprint, tries: u32) -> Endp
         Err(_) => return answer(None, Some("the host name could not be resolved in time".to_owned())),
     };
     let looks = addresses.iter().map(async |address| {
-        let outcome = tokio::time::timeout(limit, handshake(*address, name.clone(), expected)).await;
+        let outcome = tokio::time::timeout(limit, handshake(*address, endpoint.starttls, name.clone(), expected)).await;
         outcome.unwrap_or_else(|_| Outcome::failed("no completed handshake in time"))
     });
     let outcomes = join_all(looks).await;
     let several = outcomes.len() > 1;
     let worst = addresses.iter().zip(&outcomes).find(|(_, outcome)| outcome.problem.is_some());
-    match worst {
-        Some((address, Outcome { found, problem })) => {
+    let check = match worst {
+        Some((address, Outcome { found, problem, .. })) => {
             let problem = problem.clone().unwrap_or_default();
             answer(*found, Some(if several { format!("{problem} (at {address})") } else { problem }))
         }
         None => answer(Some(expected), None),
+    };
+    // One server of several without a staple is one too many.
+    let staples: Option<Vec<bool>> = outcomes.iter().map(|outcome| outcome.ocsp_staple).collect();
+    match staples {
+        Some(staples) => check.with_ocsp_staple(staples.into_iter().all(|present| present)),
+        None => check,
     }
 }
 
@@ -185,16 +201,21 @@ mod tests {
     }
 
     async fn server(issued: &certlib_testkit::pki::Issued, presented_key: &str) -> SocketAddr {
+        server_with(&issued.full_chain(), presented_key, None).await
+    }
+
+    async fn server_with(chain: &str, presented_key: &str, staple: Option<Vec<u8>>) -> SocketAddr {
         use rustls::pki_types::pem::PemObject as _;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-        let chain =
-            CertificateDer::pem_slice_iter(issued.full_chain().as_bytes()).collect::<std::result::Result<_, _>>();
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<std::result::Result<_, _>>();
         let key = PrivateKeyDer::from_pem_slice(presented_key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let signer = provider.key_provider.load_private_key(key).unwrap();
         // A resolver does not check that key and certificate belong together: that is for the client to notice.
-        let resolver = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain.unwrap(), signer));
+        let mut certified = rustls::sign::CertifiedKey::new(chain.unwrap(), signer);
+        certified.ocsp = staple;
+        let resolver = rustls::sign::SingleCertAndKey::from(certified);
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -234,7 +255,61 @@ mod tests {
         let (served, other) = (ca.issue(&["localhost"]).unwrap(), ca.issue(&["localhost"]).unwrap());
         let address = server(&served, &other.key_pem).await;
         let check = check(&Context::new("t"), &endpoint(address), served.fingerprint.parse().unwrap()).await;
-        assert!(check.problem.is_some(), "{check:?}");
+        assert_eq!(
+            check.problem.as_deref(),
+            Some("the server does not hold the private key of the certificate that it shows")
+        );
+        assert_eq!(check.found, Some(served.fingerprint.parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_chain_leads_from_the_leaf_to_its_issuers() {
+        let root = TestCa::new("root").unwrap();
+        let (middle, other) = (root.intermediate("middle").unwrap(), root.intermediate("other").unwrap());
+        // Of the same name, but with another key: what a renewed intermediate looks like.
+        let namesake = root.intermediate("middle").unwrap();
+        let served = middle.issue(&["localhost"]).unwrap();
+        let expected: Fingerprint = served.fingerprint.parse().unwrap();
+        let leaf = served.certificate_pem.as_str();
+        let [root, middle, other, namesake] = [&root, &middle, &other, &namesake].map(TestCa::certificate_pem);
+        for (chain, good) in [
+            (vec![leaf], true),
+            (vec![leaf, middle], true),
+            (vec![leaf, middle, root], true),
+            (vec![leaf, root, middle], false),
+            (vec![leaf, root], false),
+            (vec![leaf, other], false),
+            (vec![leaf, namesake], false),
+            (vec![leaf, middle, other], false),
+            (vec![leaf, middle, middle], false),
+            (vec![leaf, leaf], false),
+        ] {
+            let address = server_with(&chain.concat(), &served.key_pem, None).await;
+            let check = check(&Context::new("t"), &endpoint(address), expected).await;
+            assert_eq!(check.found, Some(expected));
+            assert_eq!(check.problem.is_none(), good, "{} certificates: {check:?}", chain.len());
+            assert!(good || check.problem.unwrap().contains("does not lead from the leaf to its issuers in order"));
+        }
+    }
+
+    #[tokio::test]
+    async fn staples_are_reported() {
+        let ca = TestCa::new("root").unwrap();
+        let served = ca.issue(&["localhost"]).unwrap();
+        let expected = served.fingerprint.parse().unwrap();
+        for staple in [None, Some(vec![0x30, 0x03, 0x0a, 0x01, 0x00])] {
+            let address = server_with(&served.full_chain(), &served.key_pem, staple.clone()).await;
+            let check = check(&Context::new("t"), &endpoint(address), expected).await;
+            assert_eq!((check.problem.as_deref(), check.ocsp_staple), (None, Some(staple.is_some())));
+            let text = serde_json::to_string(&check).unwrap();
+            assert_eq!(serde_json::from_str::<EndpointCheck>(&text).unwrap(), check);
+        }
+        let gone = certlib_testkit::ports::free_addr().unwrap();
+        let unknown = check(&Context::new("t"), &endpoint(gone), expected).await;
+        assert_eq!(unknown.ocsp_staple, None);
+        // What was recorded before anybody looked for staples can still be read.
+        let before = r#"{"endpoint": "a:443", "found": null, "tries": 1, "problem": null}"#;
+        assert_eq!(serde_json::from_str::<EndpointCheck>(before).unwrap().ocsp_staple, None);
     }
 
     #[tokio::test]
@@ -287,6 +362,9 @@ mod tests {
             assert_eq!(endpoint.check().unwrap_err().code(), "endpoint_invalid", "{endpoint:?}");
         }
         assert!(serde_json::from_str::<Endpoint>(r#"{"host": "a", "timeout": 1}"#).is_err());
+        assert!(serde_json::from_str::<Endpoint>(r#"{"host": "a", "starttls": "ftp"}"#).is_err());
+        let mail: Endpoint = serde_json::from_str(r#"{"host": "a", "port": 587, "starttls": "smtp"}"#).unwrap();
+        assert_eq!(mail.starttls, Some(Starttls::Smtp));
         assert_eq!(serde_json::from_str::<Endpoint>(r#"{"host": "a"}"#).unwrap(), Endpoint::new("a", 443));
     }
 

@@ -5,8 +5,11 @@
 //! one kills it.
 
 mod acme2certifier;
+mod aiosmtpd;
 mod apache;
 mod bind;
+mod dovecot;
+mod exim;
 mod files;
 mod haproxy;
 mod kubernetes;
@@ -17,6 +20,7 @@ mod op_msg;
 mod openssl;
 mod pebble;
 mod postgres;
+mod slapd;
 mod softhsm;
 mod sshd;
 mod web_server;
@@ -31,8 +35,11 @@ use tempfile::TempDir;
 
 pub use self::{
     acme2certifier::{Acme2Certifier, Acme2CertifierBuilder, RenewalWindow},
+    aiosmtpd::{Aiosmtpd, AiosmtpdBuilder, Mail, SmtpCommand, SmtpFault},
     apache::Apache,
     bind::Bind,
+    dovecot::Dovecot,
+    exim::{Exim, EximBuilder, Login},
     files::CertificateFiles,
     haproxy::Haproxy,
     kubernetes::{Account, Kubernetes},
@@ -42,6 +49,7 @@ pub use self::{
     openssl::s_client_fingerprint,
     pebble::{Pebble, PebbleBuilder, random_mac_key},
     postgres::{Postgres, PostgresBuilder},
+    slapd::Slapd,
     softhsm::SoftHsm,
     sshd::{KeyType, Sshd, SshdBuilder},
     web_server::WebServer,

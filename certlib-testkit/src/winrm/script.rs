@@ -52,6 +52,26 @@ pub struct ScriptCall {
 }
 
 impl ScriptCall {
+    pub(super) fn new(
+        line: &str,
+        argv: Vec<String>,
+        script: Option<String>,
+        user: &str,
+        environment: BTreeMap<String, String>,
+        working_directory: &str,
+    ) -> Self {
+        Self {
+            command_line: line.to_owned(),
+            argv,
+            marker: script.as_deref().and_then(Marker::of),
+            script,
+            stdin: Vec::new(),
+            user: user.to_owned(),
+            environment,
+            working_directory: working_directory.to_owned(),
+        }
+    }
+
     /// Standard input as text; what is not UTF-8 is replaced. A byte order mark is left out.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdin).trim_start_matches('\u{feff}').to_owned()

@@ -303,6 +303,17 @@ impl CertificateStores {
     }
 }
 
+/// What a TLS server needs to serve a PFX; `None` when it cannot be read.
+pub(super) fn servable_pfx(
+    pfx: &[u8],
+    password: &str,
+) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let keystore = KeyStore::from_pkcs12(pfx, password, p12_keystore::Pkcs12ImportPolicy::Strict).ok()?;
+    let (_, chain) = keystore.private_key_chain()?;
+    let key = PrivatePkcs8KeyDer::from(chain.key().as_der().to_vec()).into();
+    Some((chain.certs().iter().map(|der| CertificateDer::from(der.as_der().to_vec())).collect(), key))
+}
+
 /// SHA-1 of a certificate in DER, as Windows writes it: 40 upper-case hexadecimal digits.
 pub fn thumbprint(der: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der);

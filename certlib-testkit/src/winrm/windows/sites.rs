@@ -1,7 +1,9 @@
 //! What changes IIS and http.sys together, as the APIs of IIS do.
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use super::{
-    CENTRAL_STORE, SNI, Windows,
+    CENTRAL_STORE, SNI, Windows, certificates,
     error::{WindowsError, WindowsResult},
     http_sys::{IIS_APP_ID, SslEntry, SslKey},
     iis::{Binding, is},
@@ -121,6 +123,26 @@ impl Windows {
             }
         }
         Ok(())
+    }
+
+    /// Whether anything answers on a port: when sites have https bindings there, one of them must run.
+    pub(in super::super) fn listens(&self, port: u16) -> bool {
+        let here = |binding: &Binding| ssl_key(binding).is_some_and(|key| key.port() == port);
+        let mut sites = self.iis.sites().iter().filter(|site| site.bindings.iter().any(here)).peekable();
+        sites.peek().is_none() || sites.any(|site| site.started)
+    }
+
+    /// What the central store has for a name: `NAME.pfx`, or `_.REST.pfx` for a wildcard.
+    pub(in super::super) fn from_central_store(
+        &self,
+        name: &str,
+    ) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let store = &self.iis.central_store;
+        let folder = store.path.trim_end_matches('\\');
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("_.{rest}"));
+        let names = [Some(name.to_owned()), wildcard].into_iter().flatten().filter(|_| store.enabled);
+        let pfx = names.into_iter().find_map(|name| self.files.read(&format!("{folder}\\{name}.pfx")).ok())?;
+        certificates::servable_pfx(&pfx, &store.password)
     }
 
     fn show_in_bindings(&mut self, key: &SslKey, shown: Option<(String, String)>) {

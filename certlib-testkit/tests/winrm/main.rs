@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod client;
+mod faults;
+mod logins;
+mod scripts;
+
 use std::{path::Path, process::Command};
 
 use certlib_testkit::{

@@ -277,6 +277,16 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("aiosmtpd", "CERTLIB_AIOSMTPD", &[])],
         recipe: Recipe::Pip { package: "aiosmtpd", version: "1.4.6" },
     },
+    Counterpart {
+        name: "pywinrm",
+        programs: &[program("pywinrm", "CERTLIB_PYWINRM", &[])],
+        recipe: Recipe::Pip { package: "pywinrm", version: "0.5.0" },
+    },
+    Counterpart {
+        name: "pypsrp",
+        programs: &[program("pypsrp", "CERTLIB_PYPSRP", &[])],
+        recipe: Recipe::Pip { package: "pypsrp", version: "0.9.1" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -2,6 +2,7 @@
 //!
 //! - [`file`](mod@file): files on this machine. The one to read before writing a module of your own.
 //! - [`ssh`]: files on another machine, over SFTP, with commands over SSH.
+//! - [`winrm`]: files on a Windows machine, over WinRM.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -19,6 +20,8 @@ pub mod file;
 pub mod ssh;
 #[cfg(feature = "webhook")]
 pub mod webhook;
+#[cfg(feature = "winrm")]
+pub mod winrm;
 
 use certlib_core::Result;
 use certlib_core::module::ModuleRegistry;
@@ -35,14 +38,16 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
     let registry = registry.register(webhook::Webhook::new())?;
+    #[cfg(feature = "winrm")]
+    let registry = registry.register(winrm::WinRmModule::new())?;
     Ok(registry)
 }
 
-#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook", feature = "winrm"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
         let registry = super::registry().unwrap();
-        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "ssh", "webhook", "winrm"]);
     }
 }

@@ -103,13 +103,7 @@ pub fn failure(operation: &'static str, url: &HttpUrl, error: reqwest::Error) ->
             return inner.context().fold(same, |error, (key, value)| error.with(key, value)).with_effect(effect);
         }
         Cause::Tls(tls) => {
-            let failure = tls_failure(tls);
-            let reason = tls_reason(tls);
-            return Error::new(classify::tls(failure), operation, tls_code(failure), tls_message(failure))
-                .with("url", url)
-                .with("reason", reason)
-                .with_effect(effect)
-                .with_source(error);
+            return tls_failed(operation, tls).with("url", url).with_effect(effect).with_source(error);
         }
         _ if timeout => (ErrorClass::Network, "timeout", "the peer did not answer in time"),
         Cause::Io(kind) if effect == Effect::None => {
@@ -119,6 +113,13 @@ pub fn failure(operation: &'static str, url: &HttpUrl, error: reqwest::Error) ->
         Cause::Unknown => (ErrorClass::Network, "no_answer", "the connection gave no HTTP answer that can be read"),
     };
     Error::new(class, operation, code, message).with("url", url).with_effect(effect).with_source(error)
+}
+
+/// What a failed TLS handshake means.
+pub(crate) fn tls_failed(operation: &'static str, error: &rustls::Error) -> Error {
+    let failure = tls_failure(error);
+    Error::new(classify::tls(failure), operation, tls_code(failure), tls_message(failure))
+        .with("reason", tls_reason(error))
 }
 
 enum Cause<'a> {

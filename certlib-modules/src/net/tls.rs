@@ -51,7 +51,7 @@ impl TlsSettings {
     ///
     /// # Errors
     /// As [`TlsSettings::check`]; `IoPermanent` `tls_unavailable` when the operating system has no root certificates.
-    pub(super) fn client_config(&self, identity: Option<&ClientIdentity>) -> Result<ClientConfig> {
+    pub(crate) fn client_config(&self, identity: Option<&ClientIdentity>) -> Result<ClientConfig> {
         let unavailable = |error: rustls::Error| {
             Error::permanent(
                 OPERATION,

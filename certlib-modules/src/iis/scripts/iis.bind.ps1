@@ -5,7 +5,7 @@
 param($in)
 Import-Module WebAdministration
 function Find{
-  @(Get-WebBinding -Name $in.site -Protocol https|Where-Object{$_.bindingInformation -eq $in.info})[0]
+  @(Get-WebBinding -Name $in.site -Protocol https | Where-Object {$_.bindingInformation -eq $in.info})[0]
 }
 $binding=Find
 if($in.remove){

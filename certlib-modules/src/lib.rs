@@ -3,6 +3,7 @@
 //! - [`file`](mod@file): files on this machine. The one to read before writing a module of your own.
 //! - [`ssh`]: files on another machine, over SFTP, with commands over SSH.
 //! - [`winrm`]: files on a Windows machine, over WinRM.
+//! - [`iis`]: bindings of Internet Information Services, over WinRM.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -16,6 +17,8 @@ pub mod probe;
 
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "iis")]
+pub mod iis;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 #[cfg(feature = "webhook")]
@@ -38,16 +41,18 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
     let registry = registry.register(webhook::Webhook::new())?;
+    #[cfg(feature = "iis")]
+    let registry = registry.register(iis::IisModule::new())?;
     #[cfg(feature = "winrm")]
     let registry = registry.register(winrm::WinRmModule::new())?;
     Ok(registry)
 }
 
-#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook", feature = "winrm"))]
+#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook", feature = "winrm", feature = "iis"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
         let registry = super::registry().unwrap();
-        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "ssh", "webhook", "winrm"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "iis", "ssh", "webhook", "winrm"]);
     }
 }

@@ -49,12 +49,12 @@
 //! file's own path.
 
 mod config;
-mod delivery;
-mod host;
+pub(crate) mod delivery;
+pub(crate) mod host;
 mod layout;
 mod path;
 mod sddl;
-mod wsman;
+pub(crate) mod wsman;
 
 use std::sync::Arc;
 use std::time::Duration;

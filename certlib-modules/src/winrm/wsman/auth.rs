@@ -109,14 +109,14 @@ impl SecurityContext {
             input.push(SecurityBuffer::new(bindings.clone(), BufferType::ChannelBindings));
         }
         let mut output = vec![SecurityBuffer::new(Vec::new(), BufferType::Token)];
-        let status = match &mut self.mechanism {
+        let status = unheard(|| match &mut self.mechanism {
             Mechanism::Ntlm { context, credentials } => {
                 leg(context.as_mut(), credentials, &self.target, &mut input, &mut output, None)
             }
             Mechanism::Negotiate { context, credentials, kdc } => {
                 leg(context.as_mut(), credentials, &self.target, &mut input, &mut output, kdc.as_ref())
             }
-        };
+        });
         let status = status.map_err(failed)?;
         self.established = status == SecurityStatus::Ok;
         Ok(output.pop().map(|buffer| buffer.buffer).unwrap_or_default())
@@ -129,18 +129,18 @@ impl SecurityContext {
     pub(super) fn seal(&mut self, plain: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
         let failed =
             |error| Error::permanent(OPERATION, "seal_failed", "a message cannot be encrypted").with_source(error);
-        let trailer = match &mut self.mechanism {
+        let trailer = unheard(|| match &mut self.mechanism {
             Mechanism::Ntlm { context, .. } => context.query_context_sizes(),
             Mechanism::Negotiate { context, .. } => context.query_context_sizes(),
-        };
+        });
         let trailer = usize::try_from(trailer.map_err(failed)?.security_trailer).unwrap_or_default();
         let (mut signature, mut data) = (vec![0; trailer], plain.to_vec());
         let (used, length) = {
             let mut message = [SecurityBufferRef::token_buf(&mut signature), SecurityBufferRef::data_buf(&mut data)];
-            let sealed = match &mut self.mechanism {
+            let sealed = unheard(|| match &mut self.mechanism {
                 Mechanism::Ntlm { context, .. } => context.encrypt_message(EncryptionFlags::empty(), &mut message),
                 Mechanism::Negotiate { context, .. } => context.encrypt_message(EncryptionFlags::empty(), &mut message),
-            };
+            });
             sealed.map_err(failed)?;
             (message[0].buf_len(), message[1].buf_len())
         };
@@ -157,16 +157,21 @@ impl SecurityContext {
         let (mut signature, mut data) = (signature.to_vec(), Zeroizing::new(sealed.to_vec()));
         let length = {
             let mut message = [SecurityBufferRef::token_buf(&mut signature), SecurityBufferRef::data_buf(&mut data)];
-            let opened = match &mut self.mechanism {
+            let opened = unheard(|| match &mut self.mechanism {
                 Mechanism::Ntlm { context, .. } => context.decrypt_message(&mut message),
                 Mechanism::Negotiate { context, .. } => context.decrypt_message(&mut message),
-            };
+            });
             opened.map_err(|_| super::seal::not_sealed())?;
             message[1].buf_len()
         };
         data.truncate(length);
         Ok(data)
     }
+}
+
+/// Lets nobody hear what is logged meanwhile: sspi logs keys, and what it is given to encrypt.
+fn unheard<T>(work: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), work)
 }
 
 fn negotiate(config: NegotiateConfig, identity: AuthIdentity, kdc: Option<Kdc>) -> Result<Mechanism> {
@@ -249,4 +254,160 @@ fn failed(error: sspi::Error) -> Error {
         _ => (ErrorClass::IoPermanent, "login_failed", "the login cannot be made: the two sides do not agree on how"),
     };
     Error::new(class, OPERATION, code, message).with("reason", format!("{:?}", error.error_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use certlib_core::Secret;
+    use sspi::{AuthIdentity, CredentialUse, ServerRequestFlags};
+    use tracing::field::{Field, Visit};
+
+    use super::super::channel;
+    use super::*;
+
+    /// The other side, by sspi as well; a side of another make is the simulator's.
+    struct Server {
+        ntlm: Ntlm,
+        credentials: Option<AuthIdentityBuffers>,
+    }
+
+    impl Server {
+        fn new(password: &str) -> Self {
+            let mut ntlm = Ntlm::new();
+            let identity =
+                AuthIdentity { username: Username::parse("DOM\\user").unwrap(), password: password.to_owned().into() };
+            let acquired = ntlm
+                .acquire_credentials_handle()
+                .with_credential_use(CredentialUse::Inbound)
+                .with_auth_data(&identity)
+                .execute(&mut ntlm)
+                .unwrap();
+            Self { ntlm, credentials: acquired.credentials_handle }
+        }
+
+        fn accept(&mut self, token: Vec<u8>) -> Result<Vec<u8>, sspi::Error> {
+            let mut input = vec![SecurityBuffer::new(token, BufferType::Token)];
+            let mut output = vec![SecurityBuffer::new(Vec::new(), BufferType::Token)];
+            let builder = self
+                .ntlm
+                .accept_security_context()
+                .with_credentials_handle(&mut self.credentials)
+                .with_context_requirements(ServerRequestFlags::CONFIDENTIALITY)
+                .with_target_data_representation(DataRepresentation::Native)
+                .with_input(&mut input)
+                .with_output(&mut output);
+            let result = self.ntlm.accept_security_context_impl(builder)?.resolve_to_result()?;
+            if result.status == SecurityStatus::CompleteNeeded {
+                self.ntlm.complete_auth_token(&mut output)?;
+            }
+            Ok(output.remove(0).buffer)
+        }
+    }
+
+    fn client() -> SecurityContext {
+        let password = Secret::new("pässword".to_owned());
+        let bindings = Some(channel::bindings(b"certificate"));
+        SecurityContext::new(Package::Ntlm, "DOM\\user", &password, "HTTP/host".to_owned(), bindings, None).unwrap()
+    }
+
+    fn log_in(server: &mut Server) -> Result<SecurityContext, sspi::Error> {
+        let mut client = client();
+        let negotiate = client.step(Vec::new()).unwrap();
+        assert!(negotiate.starts_with(b"NTLMSSP\0\x01") && !client.is_established());
+        let challenge = server.accept(negotiate)?;
+        let authenticate = client.step(challenge).unwrap();
+        assert!(client.is_established());
+        // MD5 of the bindings, as the field 10 of the target's information.
+        assert!(authenticate.windows(4).any(|window| window == [10, 0, 16, 0]));
+        server.accept(authenticate)?;
+        Ok(client)
+    }
+
+    #[test]
+    fn messages_pass_and_altered_ones_do_not() {
+        let mut server = Server::new("pässword");
+        let mut client = log_in(&mut server).unwrap();
+        for round in 0..3_u8 {
+            let plain = vec![round; 1_000 + usize::from(round)];
+            let (mut signature, mut sealed) = client.seal(&plain).unwrap();
+            assert_eq!((signature.len(), sealed.len()), (16, plain.len()));
+            let mut message = [SecurityBufferRef::token_buf(&mut signature), SecurityBufferRef::data_buf(&mut sealed)];
+            server.ntlm.decrypt_message(&mut message).unwrap();
+            assert_eq!(message[1].data(), plain);
+            let (mut signature, mut data) = (vec![0; 16], plain.clone());
+            let mut message = [SecurityBufferRef::token_buf(&mut signature), SecurityBufferRef::data_buf(&mut data)];
+            server.ntlm.encrypt_message(EncryptionFlags::empty(), &mut message).unwrap();
+            assert_eq!(*client.unseal(&signature, &data).unwrap(), plain);
+        }
+        let error = client.unseal(&[0; 16], b"altered").unwrap_err();
+        assert_eq!((error.code(), error.class()), ("answer_not_sealed", ErrorClass::IoPermanent));
+    }
+
+    #[test]
+    fn another_password_is_noticed_by_the_other_side() {
+        assert!(log_in(&mut Server::new("other")).is_err());
+    }
+
+    #[test]
+    fn nonsense_from_the_other_side_is_an_error() {
+        for token in [Vec::new(), b"NTLMSSP\0".to_vec(), vec![0; 500], b"NTLMSSP\0\x02\0\0\0".to_vec()] {
+            let mut client = client();
+            client.step(Vec::new()).unwrap();
+            assert_eq!(client.step(token).unwrap_err().code(), "login_failed");
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<String>>);
+
+    impl Visit for Log {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.lock().unwrap().push_str(&format!("{field}={value:?}\n"));
+        }
+    }
+
+    impl tracing::Subscriber for Log {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            span.record(&mut self.clone());
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+            values.record(&mut self.clone());
+        }
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn nothing_is_logged_of_what_is_sealed() {
+        let mut server = Server::new("pässword");
+        let mut context = log_in(&mut server).unwrap();
+        let log = Log::default();
+        tracing::subscriber::with_default(log.clone(), || {
+            context.seal(b"canary").unwrap();
+            tracing::info!(heard = "this");
+            client().step(Vec::new()).unwrap();
+        });
+        let text = log.0.lock().unwrap().clone();
+        assert!(text.contains("this"), "the log works");
+        assert!(
+            !text.contains("63616E617279") && !text.contains("canary") && !text.contains("SecurityBuffer"),
+            "{text}"
+        );
+    }
 }

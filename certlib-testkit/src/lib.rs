@@ -50,6 +50,7 @@ pub mod process;
 pub mod simhost;
 pub mod tls;
 pub mod vault;
+pub mod winrm;
 
 pub use error::{Error, Result};
 

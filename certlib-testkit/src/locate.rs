@@ -193,6 +193,16 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         programs: &[program("hvac", "CERTLIB_HVAC", &[])],
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
+    Counterpart {
+        name: "pywinrm",
+        programs: &[program("pywinrm", "CERTLIB_PYWINRM", &[])],
+        recipe: Recipe::Pip { package: "pywinrm", version: "0.5.0" },
+    },
+    Counterpart {
+        name: "pypsrp",
+        programs: &[program("pypsrp", "CERTLIB_PYPSRP", &[])],
+        recipe: Recipe::Pip { package: "pypsrp", version: "0.9.1" },
+    },
 ];
 
 /// The path of a program of [`COUNTERPARTS`], by its [`Program::name`]. Installs it when there is no other way.

@@ -72,8 +72,12 @@ impl Job<'_> {
                 journal.record("recycle", &Undo::Recycling).await.map_err(possible)?;
             }
             server::recycle(host, &self.config.app_pools).await.map_err(possible)?;
-            if survey.is_some() {
-                facts = facts.with("removed", self.clean_up(host, bundle).await);
+            if let Some(survey) = &survey {
+                // What is gone back to, whatever its age.
+                let recorded = recorded.bind.iter().flatten().filter_map(|change| change.before.as_ref());
+                let found = survey.items.iter().filter_map(|item| item.found.as_ref());
+                let former: Vec<String> = recorded.chain(found).map(|shown| shown.hash.clone()).collect();
+                facts = facts.with("removed", self.clean_up(host, bundle, &former).await);
             }
         }
         Ok(facts.with("changed", changed))
@@ -219,7 +223,7 @@ impl Job<'_> {
     }
 
     /// Removes what is older than the certificates that are kept. Failing at it fails nothing.
-    async fn clean_up(&self, host: &mut Host<'_>, bundle: &CertificateBundle) -> Vec<String> {
+    async fn clean_up(&self, host: &mut Host<'_>, bundle: &CertificateBundle, former: &[String]) -> Vec<String> {
         let survey = match self.survey(host, bundle).await {
             Ok(Some(survey)) => survey,
             Ok(None) => return Vec::new(),
@@ -229,7 +233,7 @@ impl Job<'_> {
             }
         };
         let mut removed = Vec::new();
-        for old in self.old_certificates(&survey) {
+        for old in self.old_certificates(&survey, former) {
             let store = self.location.store.as_str();
             match server::remove_certificate(host, store, &old.thumbprint, &self.marker).await {
                 Ok(true) => removed.push(old.thumbprint.clone()),

@@ -1,12 +1,12 @@
 //! Saying what would be done.
 
-use certlib_core::module::{Plan, Step, Verb};
+use certlib_core::module::{DistributionModule as _, Plan, Step, Verb};
 use certlib_core::{CertificateBundle, Context, Result};
 
+use super::server::SeenCertificate;
 use super::survey::{Item, Survey};
 use super::{IisModule, Job};
 use crate::winrm::host::Host;
-use certlib_core::module::DistributionModule as _;
 
 /// What the base of a plan is made of.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Job<'_> {
                 self.config.app_pools.iter().map(|pool| Step::new(Verb::Reload, format!("application pool {pool}"))),
             );
             if let Some(survey) = &survey {
-                steps.extend(self.old_certificates(survey).into_iter().map(|old| {
+                steps.extend(self.old_certificates(survey, &[]).into_iter().map(|old| {
                     let subject = format!(r"Cert:\LocalMachine\{}\{}", self.location.store.as_str(), old.thumbprint);
                     Step::new(Verb::Delete, subject).before(old.friendly_name.clone()).irreversible()
                 }));
@@ -102,8 +102,9 @@ impl Job<'_> {
         self.location.bindings.is_empty() && self.location.http_sys.is_empty()
     }
 
-    /// Certificates of this target, beyond those that are kept, which nothing shows.
-    pub(super) fn old_certificates<'s>(&self, survey: &'s Survey) -> Vec<&'s super::server::SeenCertificate> {
+    /// Certificates of this target, beyond those that are kept, which nothing shows; those in `spare` are not among
+    /// them in any case.
+    pub(super) fn old_certificates<'s>(&self, survey: &'s Survey, spare: &[String]) -> Vec<&'s SeenCertificate> {
         let shown = |thumbprint: &str| {
             let bindings = survey.seen.bindings.iter().map(|found| &found.hash);
             let mut hashes = bindings.chain(survey.seen.endpoints.iter().map(|found| &found.hash));
@@ -113,7 +114,9 @@ impl Job<'_> {
         let mut marked: Vec<_> = marked.filter(|found| found.thumbprint != survey.thumbprint).collect();
         // The name ends in the time of the import.
         marked.sort_by(|one, other| other.friendly_name.cmp(&one.friendly_name));
-        marked.into_iter().skip(self.config.keep - 1).filter(|found| !shown(&found.thumbprint)).collect()
+        let spared = |thumbprint: &str| spare.iter().any(|hash| hash.eq_ignore_ascii_case(thumbprint));
+        let beyond = marked.into_iter().skip(self.config.keep - 1);
+        beyond.filter(|found| !shown(&found.thumbprint) && !spared(&found.thumbprint)).collect()
     }
 }
 

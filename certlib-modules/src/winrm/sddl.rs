@@ -100,6 +100,11 @@ impl Dacl {
         (rest.is_empty() || rest.starts_with("S:")).then_some(Self { protected, entries })
     }
 
+    /// Whether the list stands for itself: it takes nothing from the directory.
+    pub(crate) fn is_protected(sddl: &str) -> bool {
+        Self::parse(sddl).is_some_and(|list| list.protected)
+    }
+
     /// The same text without what is not the list: owner, group, audit.
     pub(crate) fn text(sddl: &str) -> Option<&str> {
         Self::parse(sddl)?;

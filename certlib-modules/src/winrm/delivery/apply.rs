@@ -11,6 +11,7 @@ use super::survey::base;
 use super::undo::{Change, Is, Swap, Undo};
 use crate::files::{formats, sha256};
 use crate::winrm::host::{Found, Host};
+use crate::winrm::sddl::Dacl;
 
 const OPERATION: &str = "winrm.execute";
 
@@ -163,9 +164,8 @@ impl Delivery<'_> {
     async fn swap(&self, host: &mut Host<'_>, swap: &Swap, work: &[(&Change, &SecretBytes)]) -> Result<Swapped> {
         let mut swapped = Swapped::default();
         for (change, content) in work {
-            // Until it takes the place of a file, whose list it then gets, nobody else is to read it.
-            let list =
-                change.after.sddl.as_deref().or_else(|| change.before.as_ref().map(|former| former.sddl.as_str()));
+            let former = change.before.as_ref().map(|former| former.sddl.as_str());
+            let list = staged_list(change.after.sddl.as_deref().or(former));
             if let Err(error) = host.stage(&change.temporary(&swap.nonce), content, list).await {
                 return Err(self.abandon(host, swap, error).await);
             }
@@ -200,6 +200,12 @@ impl Delivery<'_> {
         let output = host.run(command, self.commands.limit).await.map_err(possible)?;
         output.require_success("winrm.reload", "command_failed", command)
     }
+}
+
+/// The list that a file is created with, so that nobody reads it who may not. One that takes entries from the directory
+/// cannot be given to a new file; the directory's own list is what it gets until its turn comes.
+pub(super) fn staged_list(list: Option<&str>) -> Option<&str> {
+    list.filter(|list| Dacl::is_protected(list))
 }
 
 pub(crate) fn possible(error: Error) -> Error {

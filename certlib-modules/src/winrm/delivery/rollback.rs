@@ -6,7 +6,7 @@ use certlib_core::{CertificateBundle, Context, Result};
 use futures::future::join_all;
 
 use super::Delivery;
-use super::apply::{WRONG_MACHINE, possible};
+use super::apply::{WRONG_MACHINE, possible, staged_list};
 use super::undo::{Change, Is, Swap, Undo};
 use crate::files::formats;
 use crate::probe;
@@ -87,7 +87,7 @@ async fn restore(host: &mut Host<'_>, swap: &Swap, changed: &[&Change]) -> Resul
     for change in changed {
         let Some(former) = &change.before else { continue };
         let temporary = change.undo_temporary(&swap.nonce);
-        if let Err(error) = host.stage(&temporary, &former.content, Some(&former.sddl)).await {
+        if let Err(error) = host.stage(&temporary, &former.content, staged_list(Some(&former.sddl))).await {
             // Best effort: the next rollback removes what stays.
             let _ = remove_strays(host, swap).await;
             return Err(error);

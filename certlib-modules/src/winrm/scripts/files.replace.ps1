@@ -3,8 +3,8 @@
 # in:  {from: path | null, to: path, sddl: text | null}
 # out: {gap: bool, owner_kept: bool}
 param($in)
-$kept=$true
-if($in.sddl -and [IO.File]::Exists($in.to)){
+$out=@{gap=$false;owner_kept=$true}
+function Protect{
   $sections=[Security.AccessControl.AccessControlSections]
   $security=New-Object Security.AccessControl.FileSecurity
   $security.SetSecurityDescriptorSddlForm($in.sddl,$sections::Access)
@@ -14,10 +14,11 @@ if($in.sddl -and [IO.File]::Exists($in.to)){
       $security=New-Object Security.AccessControl.FileSecurity
       $security.SetSecurityDescriptorSddlForm($in.sddl,$sections::Owner)
       (New-Object IO.FileInfo $in.to).SetAccessControl($security)
-    }catch{$kept=$false}
+    }catch{$out.owner_kept=$false}
   }
 }
-$gap=$false
+$there=[IO.File]::Exists($in.to)
+if($in.sddl -and $there){Protect}
 if($in.from){
   for($try=1;;$try++){
     try{
@@ -26,7 +27,7 @@ if($in.from){
       break
     }catch{
       if(-not [IO.File]::Exists($in.from)){throw}
-      if(-not [IO.File]::Exists($in.to)){$gap=$true}
+      if($there -and -not [IO.File]::Exists($in.to)){$out.gap=$true}
       $e=$_.Exception
       while($e.InnerException){$e=$e.InnerException}
       # Somebody has the file open: it usually takes but a moment.
@@ -35,4 +36,5 @@ if($in.from){
     }
   }
 }
-@{gap=$gap;owner_kept=$kept}
+if($in.sddl -and -not $there){Protect}
+$out

@@ -143,7 +143,9 @@ impl Logins {
     }
 
     fn by_password(&mut self, link: Link, token: &[u8]) -> Verdict {
-        let text = String::from_utf8_lossy(token).into_owned();
+        // Older clients write Latin-1, newer ones UTF-8.
+        let latin = |_| token.iter().map(|byte| char::from(*byte)).collect();
+        let text = String::from_utf8(token.to_vec()).unwrap_or_else(latin);
         let (user, password) = text.split_once(':').unwrap_or((&text, ""));
         let Some(name) = self.account(user, "") else { return self.denied(link) };
         let right = self.accounts.get(&name).is_some_and(|account| account.password == password);

@@ -7,6 +7,8 @@
 //! - [`huawei`]: the certificate manager, load balancers, delivery network and firewall of Huawei Cloud.
 //! - [`f5`]: SSL profiles of an F5 BIG-IP, over iControl REST.
 //! - [`smtp`]: mails the certificate to people.
+//! - [`winrm`]: files on a Windows machine, over WinRM.
+//! - [`iis`]: bindings of Internet Information Services, over WinRM.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -30,10 +32,14 @@ pub mod netscaler;
 pub mod huawei;
 #[cfg(feature = "smtp")]
 pub mod smtp;
+#[cfg(feature = "iis")]
+pub mod iis;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 #[cfg(feature = "webhook")]
 pub mod webhook;
+#[cfg(feature = "winrm")]
+pub mod winrm;
 
 use certlib_core::Result;
 use certlib_core::module::ModuleRegistry;
@@ -60,6 +66,10 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(ssh::SshModule::new())?;
     #[cfg(feature = "webhook")]
     let registry = registry.register(webhook::Webhook::new())?;
+    #[cfg(feature = "iis")]
+    let registry = registry.register(iis::IisModule::new())?;
+    #[cfg(feature = "winrm")]
+    let registry = registry.register(winrm::WinRmModule::new())?;
     Ok(registry)
 }
 
@@ -68,6 +78,7 @@ pub fn registry() -> Result<ModuleRegistry> {
 #[cfg(all(test, feature = "file", feature = "huawei", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "f5", feature = "file", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "smtp", feature = "ssh", feature = "webhook"))]
+#[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook", feature = "winrm", feature = "iis"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
@@ -77,5 +88,6 @@ mod tests {
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "huawei", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["f5", "file", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "smtp", "ssh", "webhook"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "iis", "ssh", "webhook", "winrm"]);
     }
 }

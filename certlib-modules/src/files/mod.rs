@@ -13,7 +13,7 @@
 mod apply;
 mod command;
 mod filesystem;
-mod formats;
+pub(crate) mod formats;
 mod layout;
 mod owner;
 mod path;
@@ -37,6 +37,8 @@ pub use self::filesystem::{Attributes, FileState, FileSystem, Found, Replaced};
 pub use self::layout::{Format, Layout, Mode, Output, Paths};
 pub use self::pfx::{PfxOptions, PfxProfile};
 pub use self::undo::{Change, Former, New, Swap, Undo};
+#[cfg(feature = "winrm")]
+pub(crate) use self::validate::verdict;
 use crate::probe::Endpoint;
 
 /// The largest file that is replaced, in bytes: what was there has to fit into the journal.
@@ -157,7 +159,7 @@ impl<'a> Delivery<'a> {
 }
 
 /// SHA-256, lower-case hex.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
 
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);

@@ -58,7 +58,7 @@ impl Delivery<'_> {
     }
 }
 
-fn verdict(endpoints: Vec<EndpointCheck>) -> Validation {
+pub(crate) fn verdict(endpoints: Vec<EndpointCheck>) -> Validation {
     let problems: Vec<String> = endpoints
         .iter()
         .filter_map(|check| check.problem.as_ref().map(|problem| format!("{}: {problem}", check.endpoint)))

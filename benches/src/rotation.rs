@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use certlib_core::model::{Credential, KeyringState, Rotation, RotationPhase, new_id};
+use certlib_core::model::{Credential, Event, KeyringState, Rotation, RotationPhase, new_id};
 use certlib_core::runtime::{Role, Runtime};
 use certlib_core::secret::{Aad, KEK_LEN, Keyring, KeyringEnvelope, SecretEnvelope, Suite};
-use certlib_core::store::{Record, SharedStore, StoreExt as _, WriteBatch};
+use certlib_core::store::{Record, SharedStore, StoreExt as _, TypedQuery, WriteBatch};
 use certlib_core::{Client, Secret};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
@@ -82,31 +82,37 @@ async fn load(client: &Client, count: usize, size: usize) -> Result<Vec<Row>> {
 
 async fn follow(store: &SharedStore, began: Rotation) -> Result<Took> {
     let deadline = Instant::now() + LIMIT;
-    // When each phase began, as the leader wrote it down.
-    let (mut rewrap, mut settle, mut verify) = (None, None, None);
+    // When the waiting for the fleet began, if it was seen: it may be over between two looks.
+    let mut settle = None;
     loop {
         let state = store.load::<KeyringState>(KeyringState::ID).await?;
-        let Some(rotation) = &state.rotation else {
-            let ended = state.updated_at;
-            let (rewrap, verify) = (rewrap.ok_or("no rewrap was seen")?, verify.ok_or("no verification was seen")?);
-            let took = |from: OffsetDateTime, to: OffsetDateTime| Duration::try_from(to - from);
-            return Ok(Took {
-                rewrap: took(rewrap, settle.unwrap_or(verify))?,
-                verify: took(verify, ended)?,
-                whole: took(began.started_at, ended)?,
-            });
-        };
-        match rotation.phase {
-            RotationPhase::Rewrap => rewrap = Some(rotation.phase_since),
-            RotationPhase::Settle => settle = Some(rotation.phase_since),
-            RotationPhase::Verify => verify = Some(rotation.phase_since),
-            _ => {}
-        }
-        if Instant::now() > deadline {
-            return Err(format!("the rotation does not finish: {rotation:?}").into());
+        match &state.rotation {
+            None => break,
+            Some(rotation) if Instant::now() > deadline => {
+                return Err(format!("the rotation does not finish: {rotation:?}").into());
+            }
+            Some(rotation) if rotation.phase == RotationPhase::Settle => settle = Some(rotation.phase_since),
+            Some(_) => {}
         }
         tokio::time::sleep(LOOK).await;
     }
+    // The rest the leader wrote down.
+    let (promoted, finished) =
+        (event(store, "kek.promoted", &began).await?, event(store, "kek.rotation_finished", &began).await?);
+    let verify = finished.data["verifying_milliseconds"].as_u64().ok_or("the verification was not timed")?;
+    let verify = Duration::from_millis(verify);
+    let took = |from: OffsetDateTime, to: OffsetDateTime| Duration::try_from(to - from);
+    Ok(Took {
+        rewrap: took(promoted.at, settle.unwrap_or(finished.at - verify))?,
+        verify,
+        whole: took(began.started_at, finished.at)?,
+    })
+}
+
+async fn event(store: &SharedStore, kind: &str, rotation: &Rotation) -> Result<Event> {
+    let query = TypedQuery::<Event>::new().equal("kind", kind).equal("subject", &*rotation.id);
+    let mut found = store.list_all(query).await?;
+    Ok(found.pop().ok_or_else(|| format!("no {kind}"))?.record)
 }
 
 /// A row as bare statements write it.

@@ -2,7 +2,7 @@
 //! runs all of a suite's cases as separate tests. Feature `conformance`.
 //!
 //! - [`dying`]: a store that dies at a chosen commit, to crash-test what runs on it.
-//! - [`module`]: distribution modules.
+//! - [`module`]: distribution modules, see [`module_conformance!`](crate::module_conformance).
 //! - [`store`]: stores, see [`store_conformance!`](crate::store_conformance).
 
 // A suite reports a broken promise by panicking in the test that runs it.

@@ -1,12 +1,59 @@
 //! What every [`DistributionModule`](crate::module::DistributionModule) must do, as tests.
 //!
-//! Implement [`ModuleHarness`] and [`ModuleFixture`], and call [`module_conformance!`](crate::module_conformance) in a
-//! file of tests.
+//! Implement [`ModuleHarness`] and [`ModuleFixture`] and call [`module_conformance!`](crate::module_conformance) in a file
+//! of tests:
+//!
+//! ```
+//! # use std::sync::{Arc, Mutex};
+//! # use certlib_core::module::*;
+//! # use certlib_core::{CertificateBundle, Context, Result, error::codes};
+//! use certlib_core::conformance::module::{ModuleFixture, ModuleHarness};
+//!
+//! # #[derive(Debug, Clone, Default)]
+//! # struct Shelf;
+//! # struct ShelfHarness;
+//! # struct Board;
+//! #[async_trait::async_trait]
+//! impl ModuleHarness for ShelfHarness {
+//!     # fn module(&self) -> Arc<dyn ErasedModule> { unreachable!() }
+//!     # fn tested_against(&self) -> &str { "a shelf" }
+//!     async fn fresh(&self) -> Option<Box<dyn ModuleFixture>> {
+//!         Some(Box::new(Board))
+//!     }
+//!     // ...
+//! }
+//! # #[async_trait::async_trait]
+//! # impl ModuleFixture for Board {
+//! #     fn target(&self) -> TargetSpec { unreachable!() }
+//! #     fn refused(&self) -> Option<TargetSpec> { None }
+//! #     fn secrets(&self) -> Vec<String> { Vec::new() }
+//! #     fn bundle(&self, _: usize) -> CertificateBundle { unreachable!() }
+//! #     async fn state(&self) -> String { String::new() }
+//! #     async fn meddle(&self) {}
+//! # }
+//!
+//! certlib_core::module_conformance!(ShelfHarness);
+//! # fn main() {}
+//! ```
+//!
+//! Where the environment variable `CERTLIB_CONFORMANCE` names a folder, each case leaves its result there; the support
+//! matrix is made from them.
+
+mod bench;
+pub mod conflict;
+pub mod crash;
+pub mod deliver;
+mod dying;
+mod record;
+pub mod rollback;
+pub mod secrecy;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::bench::Bench;
+pub use self::record::RESULTS;
 use crate::bundle::CertificateBundle;
 use crate::module::{ErasedModule, TargetSpec};
 
@@ -46,9 +93,74 @@ pub trait ModuleFixture: Send + Sync {
     fn bundle(&self, number: usize) -> CertificateBundle;
 
     /// All that the module may change, as text: two looks are equal if, and only if, nothing that matters changed between
-    /// them. Must not hold key material in a form that is unsafe to print when an assertion fails in a shared log.
+    /// them. Fingerprints stand for keys, because it is printed when a case fails.
     async fn state(&self) -> String;
 
     /// Somebody else puts something of their own where the module delivers.
     async fn meddle(&self);
+}
+
+/// Runs `case` unless the harness does not support it or its needs were left out, and keeps the result.
+pub async fn run<H: ModuleHarness>(harness: &H, case: &str, run: impl AsyncFnOnce(&H)) {
+    let (kind, against) = (harness.module().kind(), harness.tested_against());
+    if let Some((_, reason)) = harness.unsupported().iter().find(|(name, _)| *name == case) {
+        eprintln!("{case} is not supported: {reason}");
+        return record::keep(kind, against, case, Some(reason));
+    }
+    // What is left out on purpose says so by itself, and is no result.
+    if harness.fresh().await.is_none() {
+        return;
+    }
+    run(harness).await;
+    record::keep(kind, against, case, None);
+}
+
+/// Expands to one `#[tokio::test]` for each case of the [module suite](crate::conformance::module).
+///
+/// Its argument is an expression for a [`ModuleHarness`](crate::conformance::module::ModuleHarness); each test evaluates
+/// it anew. The calling crate needs `tokio` with the features `macros` and `rt-multi-thread`.
+#[macro_export]
+macro_rules! module_conformance {
+    ($harness:expr) => {
+        $crate::module_conformance! { @ $harness;
+            deliver:
+                dry_run_changes_nothing,
+                dry_run_equals_execute,
+                what_is_delivered_validates,
+                execute_twice_is_once;
+            rollback:
+                rollback_after_nothing,
+                rollback_after_half,
+                rollback_after_everything,
+                rollback_twice;
+            conflict:
+                stale_base_is_refused,
+                foreign_change_is_refused;
+            crash:
+                a_crash_at_any_record_is_resumed;
+            secrecy:
+                secrets_are_seen_nowhere,
+                bad_credentials_are_not_echoed,
+                unknown_settings_are_refused;
+        }
+    };
+    (@ $harness:expr; $($group:ident: $($case:ident),+;)+) => {
+        $(
+            mod $group {
+                #[allow(unused_imports)]
+                use super::*;
+                $(
+                    #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        $crate::conformance::module::run(
+                            &$harness,
+                            stringify!($case),
+                            $crate::conformance::module::$group::$case,
+                        )
+                        .await;
+                    }
+                )+
+            }
+        )+
+    };
 }

@@ -125,12 +125,14 @@ impl Mover {
     async fn retire(&self, held: &mut Held) -> Result<()> {
         let rotation = held.rotation.clone();
         let seconds = (self.now() - rotation.started_at).whole_seconds();
+        let verifying = u64::try_from((self.now() - rotation.phase_since).whole_milliseconds()).unwrap_or(0);
         let data = json!({
             "from": rotation.from,
             "to": rotation.to,
             "rewrapped": rotation.rewrapped,
             "verified": rotation.verified,
             "seconds": seconds,
+            "verifying_milliseconds": verifying,
         });
         let event = Event::new("", ROTATION_FINISHED_EVENT, &rotation.id, data, self.now());
         let state = &mut held.state;

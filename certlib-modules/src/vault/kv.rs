@@ -111,6 +111,8 @@ pub(super) async fn mount_kind(cx: &Context, session: &Session<'_>, location: &V
     let unknown = |class, why: &str| Error::new(class, OPERATION, "mount_unknown", why).with("mount", &location.mount);
     match answer.status() {
         403 | 404 if wanted == MountKind::Kv => {
+            // So that a token that is none is not taken for a mount that is none.
+            session.ask(cx, &Ask::get(&["auth/token/lookup-self"])).await?;
             let why = "nothing is mounted there, or this login may not know; if there is, set `kind` to `kv1` or `kv2`";
             return Err(unknown(ErrorClass::Auth, why));
         }

@@ -196,7 +196,7 @@ pub(super) fn check(location: &VaultLocation, config: &VaultConfig) -> Result<()
     }
     let namespaces = [("namespace", &location.namespace), ("login_namespace", &config.login_namespace)];
     for (field, namespace) in namespaces {
-        if namespace.as_ref().is_some_and(|name| !name.is_empty() && !(name.is_ascii() && is_path(name))) {
+        if namespace.as_ref().is_some_and(|name| !(name.is_empty() || name.is_ascii() && is_path(name))) {
             return invalid(field, "a namespace is a path in ASCII");
         }
     }

@@ -9,6 +9,7 @@
 //! - [`smtp`]: mails the certificate to people.
 //! - [`winrm`]: files on a Windows machine, over WinRM.
 //! - [`iis`]: bindings of Internet Information Services, over WinRM.
+//! - [`vault`]: a secret, or the default issuer of a PKI mount, of HashiCorp Vault or OpenBao.
 //! - [`webhook`]: hands the certificate to an HTTPS endpoint of yours.
 //!
 //! What they share: [`files`] (delivery as files, whatever the transport), [`probe`] (which certificate is served?),
@@ -36,6 +37,8 @@ pub mod smtp;
 pub mod iis;
 #[cfg(feature = "ssh")]
 pub mod ssh;
+#[cfg(feature = "vault")]
+pub mod vault;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 #[cfg(feature = "winrm")]
@@ -64,6 +67,8 @@ pub fn registry() -> Result<ModuleRegistry> {
     let registry = registry.register(smtp::Smtp::new())?;
     #[cfg(feature = "ssh")]
     let registry = registry.register(ssh::SshModule::new())?;
+    #[cfg(feature = "vault")]
+    let registry = registry.register(vault::VaultModule::new())?;
     #[cfg(feature = "webhook")]
     let registry = registry.register(webhook::Webhook::new())?;
     #[cfg(feature = "iis")]
@@ -79,6 +84,7 @@ pub fn registry() -> Result<ModuleRegistry> {
 #[cfg(all(test, feature = "f5", feature = "file", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "smtp", feature = "ssh", feature = "webhook"))]
 #[cfg(all(test, feature = "file", feature = "ssh", feature = "webhook", feature = "winrm", feature = "iis"))]
+#[cfg(all(test, feature = "file", feature = "ssh", feature = "vault", feature = "webhook"))]
 mod tests {
     #[test]
     fn every_module_is_registered() {
@@ -89,5 +95,6 @@ mod tests {
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["f5", "file", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "smtp", "ssh", "webhook"]);
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "iis", "ssh", "webhook", "winrm"]);
+        assert_eq!(registry.kinds().collect::<Vec<_>>(), ["file", "ssh", "vault", "webhook"]);
     }
 }

@@ -101,6 +101,11 @@ impl CertificateBundle {
         &self.leaf
     }
 
+    /// Whether the first certificate is that of an authority, by its basic constraints: one that may issue others.
+    pub fn is_authority(&self) -> bool {
+        parse::is_authority(&self.chain[0])
+    }
+
     /// SHA-256 of the leaf.
     pub fn fingerprint(&self) -> Fingerprint {
         self.leaf.fingerprint

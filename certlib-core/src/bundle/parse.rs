@@ -208,6 +208,11 @@ fn order(certificates: Vec<Vec<u8>>, key: Option<&PrivateKey>) -> Result<(Vec<Ve
     Ok((order.into_iter().map(|index| certificates[index].clone()).collect(), dropped))
 }
 
+/// Whether the certificate says that it may issue others.
+pub(super) fn is_authority(der: &[u8]) -> bool {
+    X509Certificate::from_der(der).is_ok_and(|(_, parsed)| parsed.is_ca())
+}
+
 fn leaf_info(parsed: &X509Certificate<'_>, der: &[u8]) -> Result<LeafInfo> {
     let names = names(parsed)?;
     Ok(LeafInfo {
@@ -304,7 +309,9 @@ mod tests {
         let bundle = CertificateBundle::from_pem(text.as_bytes()).unwrap();
         assert_eq!(bundle.leaf().names, ["a.example", "192.0.2.7"]);
         assert_eq!(bundle.certificates().len(), 3);
-        assert!(bundle.key().is_some());
+        assert!(bundle.key().is_some() && !bundle.is_authority());
+        let authority = CertificateBundle::from_pem(pki.intermediate.as_bytes()).unwrap();
+        assert!(authority.is_authority());
         let again = CertificateBundle::from_pem(bundle.fullchain_pem().as_bytes()).unwrap();
         assert_eq!(again.fingerprint(), bundle.fingerprint());
     }

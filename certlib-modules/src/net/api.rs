@@ -8,7 +8,7 @@ use bytes::Bytes;
 use certlib_core::error::{Effect, Error, ErrorClass, Result};
 use certlib_core::secret::SecretString;
 use certlib_core::{Context, classify};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,8 @@ impl Connection {
     }
 }
 
-/// An API at one address. Connections are kept between requests; redirects are not followed, proxies not used.
+/// An API at one address. Connections are kept between requests; proxies are not used, and redirects are not followed,
+/// except where [`Request::follow_on_host`] says so.
 #[derive(Clone)]
 pub struct Api {
     operation: &'static str,
@@ -104,7 +105,7 @@ impl Api {
             path.pop_if_empty().extend(segments);
         }
         let inner = Ok(self.client.request(method.clone(), url.clone()));
-        Request { api: self, method, url, inner, longest_answer: ANSWER_MAX }
+        Request { api: self, method, url, inner, longest_answer: ANSWER_MAX, follows: false }
     }
 
     /// `GET`; see [`Api::request`].
@@ -126,6 +127,7 @@ pub struct Request<'a> {
     url: Url,
     inner: Result<reqwest::RequestBuilder>,
     longest_answer: usize,
+    follows: bool,
 }
 
 impl fmt::Debug for Request<'_> {
@@ -238,13 +240,20 @@ impl Request<'_> {
         self
     }
 
+    /// Follows one redirect by 307 or 308, with everything that was sent, credentials included, if it leads to the same
+    /// host by the same scheme: another port or path. That is how nodes of a cluster behind one name point to each other.
+    pub fn follow_on_host(mut self) -> Self {
+        self.follows = true;
+        self
+    }
+
     /// Sends it and reads the answer, whatever its status. Not cancel-safe unless it only reads.
     ///
     /// # Errors
     /// `Network`, `Auth` and `IoPermanent` for what happens to connections, with [`Effect::None`] if the request only
     /// reads or was certainly not received; `IoPermanent` `redirect_refused`, `answer_too_long`.
     pub async fn send(self, cx: &Context) -> Result<Answer> {
-        let Request { api, method, url, inner, longest_answer } = self;
+        let Request { api, method, url, inner, longest_answer, follows } = self;
         let reads = matches!(method, Method::GET | Method::HEAD);
         let label = format!("{method} {}", url.path());
         let effect = |error: Error| if reads { error.with_effect(Effect::None) } else { error };
@@ -258,9 +267,19 @@ impl Request<'_> {
             )
         };
         let started = cx.clock.monotonic();
-        let answer = timeout(api.timeouts.head(), inner?.send()).await.map_err(|_| late())?;
-        let response = answer.map_err(failed)?;
-        let left = api.timeouts.total().saturating_sub(cx.clock.monotonic().saturating_sub(started));
+        let left = || api.timeouts.total().saturating_sub(cx.clock.monotonic().saturating_sub(started));
+        let request = inner?.build().map_err(failed)?;
+        let again = request.try_clone().filter(|_| follows);
+        let answer = timeout(api.timeouts.head(), api.client.execute(request)).await.map_err(|_| late())?;
+        let mut response = answer.map_err(failed)?;
+        if let Some(mut request) = again
+            && let Some(target) = target_on_host(&url, &response)
+        {
+            *request.url_mut() = target;
+            let wait = api.timeouts.head().min(left());
+            response = timeout(wait, api.client.execute(request)).await.map_err(|_| late())?.map_err(failed)?;
+        }
+        let left = left();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         if response.status().is_redirection() {
             let why = "the peer redirects; redirects are not followed, so configure the final address";
@@ -283,6 +302,19 @@ impl Request<'_> {
         };
         Ok(Answer { operation: api.operation, label, reads, status, headers, body, received: cx.clock.now() })
     }
+}
+
+/// Where a 307 or 308 leads, if that is the same host by the same scheme. The guard that let the host pass before is asked
+/// again when it is dialled.
+fn target_on_host(asked: &Url, response: &Response) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 307 | 308) {
+        return None;
+    }
+    let target = asked.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()?;
+    let same = target.scheme() == asked.scheme() && target.host() == asked.host();
+    // Read once more by the stricter rules: no user name, no port of another service.
+    let allowed = HttpUrl::parse(target.as_str(), target.scheme() == "http").is_ok();
+    (same && allowed).then_some(target)
 }
 
 /// The whole answer, or `None` when it is longer than `limit`.
@@ -430,6 +462,74 @@ mod tests {
 
         let elsewhere = api("HTTP/1.1 302 X\r\nlocation: http://elsewhere.example/\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(elsewhere.get(["x"]).send(&cx).await.unwrap_err().code(), "redirect_refused");
+    }
+
+    /// A listener that answers with `answer`, where `{port}` is `other`, and tells what it was sent.
+    async fn node(answer: &str, other: u16) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = answer.replace("{port}", &other.to_string());
+        let (sent, received) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut seen = vec![0; 4096];
+                let mut length = 0;
+                while !seen[..length].ends_with(b"body") {
+                    match stream.read(&mut seen[length..]).await {
+                        Ok(0) | Err(_) => break,
+                        Ok(read) => length += read,
+                    }
+                }
+                let _ = sent.send(String::from_utf8_lossy(&seen[..length]).into_owned());
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (port, received)
+    }
+
+    #[tokio::test]
+    async fn a_redirect_on_the_same_host_is_followed_once_where_asked_for() {
+        let cx = Context::new("t");
+        let connection: Connection =
+            serde_json::from_str(r#"{"allow_http": true, "addresses": {"allow_loopback": true}}"#).unwrap();
+        let to = |url: &str| format!("HTTP/1.1 307 X\r\nlocation: {url}\r\ncontent-length: 0\r\n\r\n");
+        let send = async |port: u16, follow: bool| {
+            let base = format!("http://127.0.0.1:{port}");
+            let api = Api::new("test", &base, &connection, None, Arc::new(SystemLookup)).unwrap();
+            let token = SecretString::new("token".to_owned());
+            let body = Zeroizing::new(b"body".to_vec());
+            let request = api.post(["a"]).secret_header("x-token", &token).body("text/plain", body);
+            if follow { request.follow_on_host() } else { request }.send(&cx).await
+        };
+        let (last, mut seen) = node("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 0).await;
+        let (first, _) = node(&to("http://127.0.0.1:{port}/b?c=d"), last).await;
+        let answer = send(first, true).await.unwrap();
+        assert_eq!((answer.status(), answer.body()), (200, &b"ok"[..]));
+        let sent = seen.recv().await.unwrap();
+        assert!(sent.starts_with("POST /b?c=d HTTP/1.1") && sent.contains("x-token: token"), "{sent}");
+        assert!(sent.ends_with("body"), "{sent}");
+        assert_eq!(send(first, false).await.unwrap_err().code(), "redirect_refused");
+
+        let (again, _) = node(&to("http://127.0.0.1:{port}/"), first).await;
+        assert_eq!(send(again, true).await.unwrap_err().code(), "redirect_refused", "twice");
+        while seen.try_recv().is_ok() {}
+        for location in [
+            "http://localhost:{port}/",
+            "http://127.0.0.2:{port}/",
+            "https://127.0.0.1:{port}/",
+            "http://user:word@127.0.0.1:{port}/",
+            "http://127.0.0.1:25/",
+            "ftp://127.0.0.1:{port}/",
+            "http://[",
+        ] {
+            let (bad, _) = node(&to(location), last).await;
+            let error = send(bad, true).await.unwrap_err();
+            assert_eq!((error.code(), error.effect()), ("redirect_refused", Effect::None), "{location}");
+        }
+        assert!(seen.try_recv().is_err(), "nothing was sent there");
+        let found = format!("HTTP/1.1 302 X\r\nlocation: http://127.0.0.1:{last}/\r\ncontent-length: 0\r\n\r\n");
+        let (other, _) = node(&found, 0).await;
+        assert_eq!(send(other, true).await.unwrap_err().code(), "redirect_refused", "302 loses the body");
     }
 
     #[tokio::test]

@@ -85,6 +85,7 @@ pub(super) fn allows(capabilities: &BTreeSet<String>, operation: Operation, exis
             (Operation::Read, _) => has("read"),
             (Operation::List, _) => has("list"),
             (Operation::Delete, _) => has("delete"),
+            (Operation::Patch, _) => has("patch"),
             (Operation::Update, Some(true)) => has("update"),
             (Operation::Update, Some(false)) => has("create"),
             (Operation::Update, None) => has("update") || has("create"),

@@ -1,22 +1,19 @@
 //! How a simulated Vault is described before it starts.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
-};
-
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use std::sync::{Arc, Mutex};
 
 use super::{
     VaultSim,
     acl::Policy,
     engines::Settings,
     random,
-    server::{self, Node},
+    server::Node,
     state::{Namespace, State, namespace_key},
 };
-use crate::{Error, Result, pki::TestCa};
+use crate::{
+    Result,
+    http_server::{HttpServer, Tls},
+};
 
 /// Describes a [`VaultSim`]; made by [`VaultSim::builder`].
 #[derive(Clone, Debug, Default)]
@@ -24,13 +21,14 @@ use crate::{Error, Result, pki::TestCa};
 pub struct VaultSimBuilder {
     tls: bool,
     standby: bool,
-    ignores_associated_data: bool,
+    settings: Settings,
     namespaces: Vec<String>,
     policies: Vec<(String, Policy)>,
 }
 
 impl VaultSimBuilder {
-    /// Speaks HTTPS, with a certificate for `localhost` and `127.0.0.1` of an authority of its own.
+    /// Speaks HTTPS, with a certificate for `localhost` and `127.0.0.1` of an authority of its own. Clients are asked for
+    /// a certificate, which only the login method `cert` looks at.
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
@@ -44,7 +42,13 @@ impl VaultSimBuilder {
 
     /// Behaves like a server before Vault 1.13, which does not know `associated_data` and silently leaves it out.
     pub fn ignoring_associated_data(mut self) -> Self {
-        self.ignores_associated_data = true;
+        self.settings.ignores_associated_data = true;
+        self
+    }
+
+    /// Behaves like a server before Vault 1.11, whose PKI engines have one issuer each.
+    pub fn with_single_issuers(mut self) -> Self {
+        self.settings.single_issuer = true;
         self
     }
 
@@ -71,8 +75,7 @@ impl VaultSimBuilder {
     /// Cancel safe: a simulator that was not returned is gone.
     pub async fn start(self) -> Result<VaultSim> {
         let root = format!("hvs.{}", random::hex::<14>());
-        let settings = Settings { ignores_associated_data: self.ignores_associated_data };
-        let mut state = State::new(&root, settings)?;
+        let mut state = State::new(&root, self.settings)?;
         for name in &self.namespaces {
             let key = namespace_key(name);
             for (end, _) in key.match_indices('/') {
@@ -82,31 +85,22 @@ impl VaultSimBuilder {
         if let Some(namespace) = state.namespace_mut("") {
             namespace.policies.extend(self.policies);
         }
-        let ca = if self.tls { Some(TestCa::new("simulated Vault root")?) } else { None };
-        let tls = match &ca {
-            Some(ca) => Some(server::acceptor(&ca.issue(&["localhost", "127.0.0.1"])?)?),
-            None => None,
+        let (tls, ca_pem) = match self.tls {
+            true => Tls::own("simulated Vault root", true).map(|(tls, ca_pem)| (tls, Some(ca_pem)))?,
+            false => (Tls::Plain, None),
         };
-        let scheme = if self.tls { "https" } else { "http" };
-        let stop = CancellationToken::new();
         let state = Arc::new(Mutex::new(state));
-        let (listener, addr) = bind().await?;
-        let address = format!("{scheme}://{addr}");
-        let node = Node { state: Arc::clone(&state), stop: stop.clone(), tls, active: None };
-        let standby = if self.standby { Some(bind().await?) } else { None };
-        let standby_address = standby.as_ref().map(|(_, addr)| format!("{scheme}://{addr}"));
-        if let Some((listener, _)) = standby {
-            tokio::spawn(server::serve(Node { active: Some(address.clone()), ..node.clone() }, listener));
-        }
-        tokio::spawn(server::serve(node, listener));
-        let ca_pem = ca.map(|ca| ca.certificate_pem().to_owned());
-        Ok(VaultSim { state, stop, addr, address, standby_address, ca_pem, root })
+        let node = Node { state: Arc::clone(&state), active: None };
+        let server = HttpServer::start(tls.clone(), Arc::new(node)).await?;
+        let address = server.url();
+        let standby = match self.standby {
+            true => {
+                let node = Node { state: Arc::clone(&state), active: Some(address.clone()) };
+                Some(HttpServer::start(tls, Arc::new(node)).await?)
+            }
+            false => None,
+        };
+        let standby_address = standby.as_ref().map(HttpServer::url);
+        Ok(VaultSim { state, server, _standby: standby, address, standby_address, ca_pem, root })
     }
-}
-
-async fn bind() -> Result<(TcpListener, SocketAddr)> {
-    let what = "binding a port of the simulated Vault";
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io(what))?;
-    let addr = listener.local_addr().map_err(Error::io(what))?;
-    Ok((listener, addr))
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::answer::Refusal;
+use super::{answer::Refusal, server::decoded};
 
 /// What a request wants to do to its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Read,
     Update,
+    Patch,
     List,
     Delete,
 }
@@ -23,6 +24,7 @@ impl Operation {
             "GET" if lists => Some(Self::List),
             "GET" | "HEAD" => Some(Self::Read),
             "POST" | "PUT" => Some(Self::Update),
+            "PATCH" => Some(Self::Patch),
             "LIST" => Some(Self::List),
             "DELETE" => Some(Self::Delete),
             _ => None,
@@ -37,6 +39,8 @@ pub(super) struct Call {
     /// Without the namespace and slashes at its ends; below the mount once an engine gets it.
     pub(super) path: String,
     pub(super) body: Body,
+    /// The certificate that the client showed, DER.
+    pub(super) certificate: Option<Vec<u8>>,
 }
 
 impl Call {
@@ -62,8 +66,28 @@ impl Body {
         }
     }
 
+    /// The query of a request that has no body: its fields are as good as those of one.
+    pub(super) fn query(text: &str) -> Self {
+        let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+        Self(pairs.map(|(name, value)| (decoded(name), Value::String(decoded(value)))).collect())
+    }
+
     pub(super) fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
+    }
+
+    /// All fields, those that are `null` as well.
+    pub(super) fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The fields of an object in a field, none when it is not given.
+    pub(super) fn object(&self, field: &str) -> Result<Option<&Map<String, Value>>, Refusal> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(fields)),
+            Some(_) => Err(wrong_type(field)),
+        }
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

@@ -45,6 +45,7 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
     pub(super) fault: Fault,
+    method: Option<&'static str>,
     prefix: String,
     left: Option<u32>,
 }
@@ -52,13 +53,20 @@ pub struct Injection {
 impl Injection {
     /// Meets every request.
     pub fn new(fault: Fault) -> Self {
-        Self { fault, prefix: String::new(), left: None }
+        Self { fault, method: None, prefix: String::new(), left: None }
     }
 
     /// Meets only requests whose path, after `/v1/`, begins like this.
     #[must_use]
     pub fn on(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.prefix);
+        self
+    }
+
+    /// Meets only requests with this method, such as `POST`.
+    #[must_use]
+    pub fn method(mut self, method: &'static str) -> Self {
+        self.method = Some(method);
         self
     }
 
@@ -71,8 +79,12 @@ impl Injection {
 }
 
 /// The fault that the request to `path` meets, if any; counts it.
-pub(super) fn meet(faults: &mut Vec<Injection>, path: &str) -> Option<Fault> {
-    let at = faults.iter().position(|injection| path.starts_with(&injection.prefix) && injection.left != Some(0))?;
+pub(super) fn meet(faults: &mut Vec<Injection>, method: &str, path: &str) -> Option<Fault> {
+    let at = faults.iter().position(|injection| {
+        path.starts_with(&injection.prefix)
+            && injection.method.is_none_or(|wanted| wanted == method)
+            && injection.left != Some(0)
+    })?;
     let injection = &mut faults[at];
     let fault = injection.fault.clone();
     if let Some(left) = &mut injection.left {
@@ -92,9 +104,12 @@ mod tests {
     fn a_fault_meets_what_it_is_meant_for() {
         let mut faults =
             vec![Injection::new(Fault::Stale).on("transit/").times(2), Injection::new(Fault::LoseReply).times(0)];
-        assert_eq!(meet(&mut faults, "sys/health"), None);
-        assert_eq!(meet(&mut faults, "transit/keys/a"), Some(Fault::Stale));
-        assert_eq!(meet(&mut faults, "transit/keys/a"), Some(Fault::Stale));
-        assert_eq!(meet(&mut faults, "transit/keys/a"), None);
+        assert_eq!(meet(&mut faults, "GET", "sys/health"), None);
+        assert_eq!(meet(&mut faults, "GET", "transit/keys/a"), Some(Fault::Stale));
+        assert_eq!(meet(&mut faults, "POST", "transit/keys/a"), Some(Fault::Stale));
+        assert_eq!(meet(&mut faults, "GET", "transit/keys/a"), None);
+        faults.push(Injection::new(Fault::Stale).method("POST"));
+        assert_eq!(meet(&mut faults, "GET", "a"), None);
+        assert_eq!(meet(&mut faults, "POST", "a"), Some(Fault::Stale));
     }
 }

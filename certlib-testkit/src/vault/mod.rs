@@ -1,12 +1,20 @@
 //! A simulated HashiCorp Vault (or OpenBao), inside the test's own process.
 //!
-//! A [`VaultSim`] speaks Vault's HTTP API: tokens that expire and are renewed, AppRole, policies, namespaces, `sys/` and
-//! the transit engine with real ciphers. Its clock can be moved ([`VaultSim::advance`]), so that no test waits for a
-//! token to expire, and a [`Fault`] makes it misbehave in one precise way. It is checked against `hvac`, the Python
-//! client of Vault.
+//! A [`VaultSim`] speaks Vault's HTTP API:
+//!
+//! - tokens that expire and are renewed; AppRole, JWT, Kubernetes and TLS certificates to log in; policies, namespaces,
+//!   `sys/`;
+//! - key-value engines of both versions: check-and-set, metadata, deleted and destroyed versions, `max_versions`;
+//! - PKI engines with several issuers and a default one, which issue real certificates;
+//! - transit engines with real ciphers.
+//!
+//! Its clock can be moved ([`VaultSim::advance`]), so that no test waits for a token to expire, and a [`Fault`] makes it
+//! misbehave in one precise way. It is checked against `hvac`, the Python client of Vault.
 //!
 //! What it does not have: other engines, other ways to log in, leases, response wrapping, audit, HCL (policies are read
-//! in their JSON form), keys for signing, key derivation that converges, export and import of keys.
+//! in their JSON form). Transit: keys for signing, key derivation that converges, export and import of keys. PKI:
+//! restrictions of roles, revocation and CRLs, ACME. JWT: discovery of keys, and other algorithms than ES256. Kubernetes:
+//! a cluster; tokens are those of [`VaultSim::identity_token`].
 //!
 //! ```
 //! use certlib_testkit::vault::VaultSim;
@@ -48,7 +56,6 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use self::{
     answer::Answer,
@@ -59,13 +66,13 @@ pub use self::{
     fault::{Fault, Injection},
     history::Record,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, http_server::HttpServer};
 
 /// A running simulated Vault. It stops when dropped.
 pub struct VaultSim {
     state: Arc<Mutex<State>>,
-    stop: CancellationToken,
-    addr: SocketAddr,
+    server: HttpServer,
+    _standby: Option<HttpServer>,
     address: String,
     standby_address: Option<String>,
     ca_pem: Option<String>,
@@ -95,7 +102,7 @@ impl VaultSim {
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.server.address()
     }
 
     /// The URL of the standby, if there is one.
@@ -175,6 +182,37 @@ impl VaultSim {
         Ok((text(&role["role_id"]), text(&secret["secret_id"])))
     }
 
+    /// Patches as its operator, without HTTP: what is `null` is removed. A namespace goes before the path. Returns the
+    /// `data` of the answer.
+    ///
+    /// # Errors
+    /// As [`VaultSim::write`].
+    pub fn patch(&self, path: &str, body: Value) -> Result<Value> {
+        self.operate("PATCH", path, Some(body)).map(Answer::into_data)
+    }
+
+    /// A signed statement (JWT, ES256) of the identity provider that comes with the simulator, for the login methods
+    /// `jwt` and `kubernetes`. `claims` are added to `exp`, which is an hour ahead.
+    ///
+    /// A service account of Kubernetes has the claim `sub`: `system:serviceaccount:NAMESPACE:NAME`.
+    ///
+    /// # Errors
+    /// [`Error::Crypto`] when it cannot be signed.
+    pub fn identity_token(&self, claims: Value) -> Result<String> {
+        let state = lock(&self.state);
+        let mut all = json!({ "exp": (state.now() + Duration::from_secs(3_600)).unix_timestamp() });
+        if let (Value::Object(all), Value::Object(claims)) = (&mut all, claims) {
+            all.extend(claims);
+        }
+        state.identity.sign(&all)
+    }
+
+    /// The public key of that provider, PEM, for `jwt_validation_pubkeys`.
+    #[must_use]
+    pub fn identity_key_pem(&self) -> String {
+        lock(&self.state).identity.public_pem().to_owned()
+    }
+
     /// Seals it: `503` to everything but `sys/health` and the like.
     pub fn seal(&self) {
         lock(&self.state).sealed = true;
@@ -221,25 +259,21 @@ impl VaultSim {
     pub fn stop(self) {}
 
     fn operate(&self, method: &str, path: &str, body: Option<Value>) -> Result<Answer> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let answer = lock(&self.state).handle(Incoming {
             method: method.to_owned(),
-            namespace: String::new(),
             path: path.trim_matches('/').to_owned(),
-            query: String::new(),
+            query: query.to_owned(),
             token: Some(self.root.clone()),
+            content_type: state::MERGE_PATCH.to_owned(),
             body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
+            ..Incoming::default()
         });
         if answer.status < 300 {
             return Ok(answer);
         }
         let errors = answer.body.map(|body| body["errors"].to_string()).unwrap_or_default();
         Err(Error::protocol("the simulated Vault", format!("{method} {path}: {} {errors}", answer.status)))
-    }
-}
-
-impl Drop for VaultSim {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

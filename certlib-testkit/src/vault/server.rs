@@ -1,133 +1,49 @@
-//! HTTP on 127.0.0.1, for a node and, where wanted, its standby.
+//! Requests to a node, and to its standby: what they meet, and what comes back.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{Answer, Refusal},
     fault::{self, Fault},
     history::Record,
     lock,
-    state::{Incoming as Received, State},
+    state::{Incoming, State},
 };
-use crate::{Error, Result, pki::Issued};
+use crate::http_server::{Handler, Peer};
 
 /// The largest body, as Vault's own limit.
 const BODY_LIMIT: usize = 32 * 1024 * 1024;
 
-/// Breathing space when the process has run out of descriptors.
-const RETRY: Duration = Duration::from_millis(20);
-
 /// What all connections of a node share.
-#[derive(Clone)]
 pub(super) struct Node {
     pub(super) state: Arc<Mutex<State>>,
-    pub(super) stop: CancellationToken,
-    pub(super) tls: Option<TlsAcceptor>,
     /// Set on a standby: where the active node is.
     pub(super) active: Option<String>,
 }
 
-/// What TLS connections are served with.
-pub(super) fn acceptor(issued: &Issued) -> Result<TlsAcceptor> {
-    let failed = |error: &dyn std::fmt::Display| Error::Crypto(error.to_string());
-    let chain = CertificateDer::pem_slice_iter(issued.full_chain().as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failed(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).map_err(|error| failed(&error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| failed(&error))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// Accepts connections until it is told to stop.
-pub(super) async fn serve(node: Node, listener: TcpListener) {
-    loop {
-        let accepted = tokio::select! {
-            () = node.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let node = node.clone();
-                tokio::spawn(async move {
-                    let stop = node.stop.clone();
-                    let connection = async move {
-                        match node.tls.clone() {
-                            None => converse(node, stream).await,
-                            // A client that does not like the certificate is none of our business.
-                            Some(tls) => match tls.accept(stream).await {
-                                Ok(stream) => converse(node, stream).await,
-                                Err(error) => tracing::debug!(%error, "TLS handshake with the simulated Vault"),
-                            },
-                        }
-                    };
-                    stop.run_until_cancelled(connection).await
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-async fn converse(node: Node, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-    let service = service_fn(move |request| {
-        let node = node.clone();
-        async move { node.answer(request).await }
-    });
-    // It ends with an error when a fault wants the connection gone, or when the client goes first.
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection to the simulated Vault ended");
-    }
-}
-
-impl Node {
-    /// An error ends the connection without an answer.
-    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+impl Handler for Node {
+    async fn answer(self: Arc<Self>, peer: Peer, request: Request<Bytes>) -> Option<Response<Bytes>> {
         let (parts, body) = request.into_parts();
         let head = parts.method.as_str() == "HEAD";
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        let Some(below) = path.strip_prefix("/v1/").map(|path| path.trim_matches('/').to_owned()) else {
-            return Ok(render(Refusal::absent().into(), head));
+        let Some(below) = path.strip_prefix("/v1/").map(|path| decoded(path.trim_matches('/'))) else {
+            return Some(render(Refusal::absent().into(), head));
         };
-        let body = match Limited::new(body, BODY_LIMIT).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(_) => return Ok(render(Refusal::new(413, "http: request body too large").into(), head)),
-        };
-        let received = Received {
+        if body.len() > BODY_LIMIT {
+            return Some(render(Refusal::new(413, "http: request body too large").into(), head));
+        }
+        let received = Incoming {
             method: parts.method.as_str().to_owned(),
             namespace: text(&parts.headers, "x-vault-namespace").unwrap_or_default(),
             path: below.clone(),
             query: query.clone(),
             token: token(&parts.headers),
+            content_type: text(&parts.headers, "content-type").unwrap_or_default(),
+            certificate: peer.certificate,
             body,
         };
         let record = Record::of(&received, self.active.is_some());
@@ -135,9 +51,9 @@ impl Node {
             Some(active) => {
                 let answer = standby(active, &path, &query, &below);
                 lock(&self.state).remember(record, Some(answer.status));
-                return Ok(render(answer, head));
+                return Some(render(answer, head));
             }
-            None => fault::meet(&mut lock(&self.state).faults, &below),
+            None => fault::meet(&mut lock(&self.state).faults, &received.method, &below),
         };
         if let Some(Fault::Slow(by)) = fault {
             tokio::time::sleep(by).await;
@@ -159,16 +75,13 @@ impl Node {
             }
             Some(Fault::Answer { status, content_type, body }) => {
                 state.remember(record, Some(*status));
-                return Response::builder()
-                    .status(*status)
-                    .header(header::CONTENT_TYPE, content_type)
-                    .body(Full::from(body.clone()))
-                    .map_err(io::Error::other);
+                let response = Response::builder().status(*status).header(header::CONTENT_TYPE, content_type);
+                return response.body(Bytes::from(body.clone())).ok();
             }
             Some(fault) => refusal(fault, &below),
         };
         state.remember(record, answer.as_ref().map(|answer| answer.status));
-        answer.map(|answer| render(answer, head)).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+        answer.map(|answer| render(answer, head))
     }
 }
 
@@ -210,9 +123,29 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-fn render(answer: Answer, head: bool) -> Response<Full<Bytes>> {
+/// Percent-encoded bytes as what they stand for.
+pub(super) fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let pair = after.get(..2).filter(|_| *first == b'%').and_then(|pair| str::from_utf8(pair).ok());
+        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn render(answer: Answer, head: bool) -> Response<Bytes> {
     let body = answer.body.filter(|_| !head).map(|body| format!("{body}\n")).unwrap_or_default();
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
@@ -223,4 +156,15 @@ fn render(answer: Answer, head: bool) -> Response<Full<Bytes>> {
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+
+    #[test]
+    fn percent_signs_that_encode_nothing_stay() {
+        assert_eq!(decoded("a%20b%2Fc%C3%A4"), "a b/cä");
+        assert_eq!(decoded("100%/%zz%4"), "100%/%zz%4");
+    }
 }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{
     acl::{self, Policy},
     answer::{Answer, Outcome, Refusal},
-    auth::{AuthMount, Token, Tokens, tokens},
+    auth::{Identity, Login, Token, Tokens, tokens},
     call::{Body, Call, Operation},
     engines::{Engine, Settings},
     fault::Injection,
@@ -20,14 +20,20 @@ use super::{
 };
 use crate::Result;
 
+/// What the body of a `PATCH` is.
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
+
 /// A request as it came.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Incoming {
     pub(super) method: String,
     pub(super) namespace: String,
     pub(super) path: String,
     pub(super) query: String,
     pub(super) token: Option<String>,
+    pub(super) content_type: String,
+    /// The certificate that the client showed, DER.
+    pub(super) certificate: Option<Vec<u8>>,
     pub(super) body: Bytes,
 }
 
@@ -38,6 +44,7 @@ pub(super) struct State {
     /// By path: empty for the root, `team/a/` for others.
     pub(super) namespaces: BTreeMap<String, Namespace>,
     pub(super) tokens: Tokens,
+    pub(super) identity: Identity,
     pub(super) settings: Settings,
     pub(super) faults: Vec<Injection>,
     pub(super) history: Vec<Record>,
@@ -50,7 +57,7 @@ pub(super) struct Namespace {
     /// Engines, by mount path with a slash at its end.
     pub(super) mounts: BTreeMap<String, Mount>,
     /// Ways to log in, by mount path with a slash at its end.
-    pub(super) logins: BTreeMap<String, AuthMount>,
+    pub(super) logins: BTreeMap<String, Box<dyn Login>>,
     pub(super) policies: BTreeMap<String, Policy>,
 }
 
@@ -93,6 +100,7 @@ impl State {
             unseal_key: random::hex::<32>(),
             namespaces: BTreeMap::from([(String::new(), Namespace::new())]),
             tokens: Tokens::new(root, OffsetDateTime::now_utc()),
+            identity: Identity::new()?,
             settings,
             faults: Vec::new(),
             history: Vec::new(),
@@ -121,8 +129,14 @@ impl State {
         let operation = Operation::of(&received.method, &received.query).ok_or_else(Refusal::unsupported_operation)?;
         let full = format!("{}{}", namespace_key(&received.namespace), received.path);
         let (namespace, path) = self.split(&full);
-        let body = Body::read(&received.body)?;
-        let call = Call { operation, path, body };
+        if operation == Operation::Patch && received.content_type != MERGE_PATCH {
+            return Err(Refusal::new(415, format!("PATCH requires Content-Type {MERGE_PATCH}")));
+        }
+        let body = match operation {
+            Operation::Update | Operation::Patch => Body::read(&received.body)?,
+            Operation::Read | Operation::List | Operation::Delete => Body::query(&received.query),
+        };
+        let call = Call { operation, path, body, certificate: received.certificate };
         if namespace.is_empty()
             && let Some(answer) = sys::open_to_all(self, &call)
         {
@@ -159,7 +173,7 @@ impl State {
         if let Some(path) = call.path.strip_prefix("auth/") {
             let (mount, below) = longest(&namespace.logins, path).ok_or_else(|| Refusal::no_route(&call.path))?;
             let login = namespace.logins.get_mut(&mount).ok_or_else(Refusal::absent)?;
-            return login.role.handle(&Call { path: below, ..call }, now);
+            return login.handle(&Call { path: below, ..call }, now);
         }
         let (mount, below) = longest(&namespace.mounts, &call.path).ok_or_else(|| Refusal::no_route(&call.path))?;
         let mount = namespace.mounts.get_mut(&mount).ok_or_else(Refusal::absent)?;
@@ -175,7 +189,7 @@ impl State {
         if below != "login" || call.operation != Operation::Update {
             return None;
         }
-        let granted = match logins.get_mut(&mount)?.role.login(&call.body, now) {
+        let granted = match logins.get_mut(&mount)?.login(call, now) {
             Ok(granted) => granted,
             Err(refusal) => return Some(Err(refusal)),
         };
@@ -230,7 +244,7 @@ pub(super) fn namespace_key(name: &str) -> String {
 }
 
 /// The longest mount that `path` begins with, and what is below it.
-fn longest<T>(mounts: &BTreeMap<String, T>, path: &str) -> Option<(String, String)> {
+pub(super) fn longest<T>(mounts: &BTreeMap<String, T>, path: &str) -> Option<(String, String)> {
     let whole = format!("{path}/");
     let mount = mounts.keys().filter(|mount| whole.starts_with(*mount)).max_by_key(|mount| mount.len())?;
     Some((mount.clone(), whole[mount.len()..].trim_end_matches('/').to_owned()))

@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 use super::{
     acl::Policy,
     answer::{Answer, Outcome, Refusal},
-    auth::AuthMount,
+    auth,
     call::{Call, Operation},
     engines,
-    state::{Caller, Mount, Namespace, State, namespace_key},
+    state::{Caller, Mount, Namespace, State, longest, namespace_key},
 };
 
 /// The version that the simulator says it is: the API of this one is what it follows.
@@ -111,8 +111,11 @@ fn capabilities(state: &State, caller: &Caller, call: &Call) -> Outcome {
 fn mounts(state: &mut State, caller: &Caller, call: &Call) -> Outcome {
     let namespace = here(state, caller)?;
     if let Some(path) = call.path.strip_prefix("internal/ui/mounts/") {
-        let mount = namespace.mounts.get(&with_slash(path)).ok_or_else(Refusal::denied)?;
-        return Ok(Answer::data(describe(mount)));
+        // Any path below a mount will do.
+        let (path, _) = longest(&namespace.mounts, path).ok_or_else(Refusal::denied)?;
+        let mut found = namespace.mounts.get(&path).map(describe).ok_or_else(Refusal::denied)?;
+        found["path"] = json!(path);
+        return Ok(Answer::data(found));
     }
     let path = call.path.strip_prefix("mounts").unwrap_or_default().trim_matches('/');
     match (call.operation, path) {
@@ -131,7 +134,8 @@ fn mounts(state: &mut State, caller: &Caller, call: &Call) -> Outcome {
                 return Err(Refusal::invalid(format!("path is already in use at {taken}")));
             }
             let kind = call.body.text("type")?;
-            let engine = engines::make(kind).ok_or_else(|| {
+            let options = call.body.object("options")?;
+            let engine = engines::make(kind, options).ok_or_else(|| {
                 Refusal::invalid(format!("plugin not found in the catalog: {kind} (the simulator does not have it)"))
             })?;
             namespace.mounts.insert(key, Mount::new(engine, call.body.text("description")?));
@@ -160,13 +164,13 @@ fn describe(mount: &Mount) -> Value {
 }
 
 fn logins(state: &mut State, caller: &Caller, call: &Call) -> Outcome {
-    let namespace = here(state, caller)?;
+    let namespace = state.namespaces.get_mut(&caller.namespace).ok_or_else(Refusal::absent)?;
     let path = call.path.strip_prefix("auth").unwrap_or_default().trim_matches('/');
     match (call.operation, path) {
         (Operation::Read, "") => {
             let one = |kind: &str| json!({ "type": kind, "description": "", "local": false, "seal_wrap": false });
             let mut all = Map::from_iter([("token/".to_owned(), one("token"))]);
-            all.extend(namespace.logins.keys().map(|path| (path.clone(), one("approle"))));
+            all.extend(namespace.logins.iter().map(|(path, login)| (path.clone(), one(login.kind()))));
             Ok(Answer::spread(all))
         }
         (Operation::Update, path) if !path.is_empty() => {
@@ -175,11 +179,10 @@ fn logins(state: &mut State, caller: &Caller, call: &Call) -> Outcome {
                 return Err(Refusal::invalid(format!("path is already in use at {key}")));
             }
             let kind = call.body.text("type")?;
-            if kind != "approle" {
-                let why = format!("plugin not found in the catalog: {kind} (the simulator does not have it)");
-                return Err(Refusal::invalid(why));
-            }
-            namespace.logins.insert(key, AuthMount::default());
+            let login = auth::make(kind, &state.identity).ok_or_else(|| {
+                Refusal::invalid(format!("plugin not found in the catalog: {kind} (the simulator does not have it)"))
+            })?;
+            namespace.logins.insert(key, login);
             Ok(Answer::nothing())
         }
         (Operation::Delete, path) if !path.is_empty() => {

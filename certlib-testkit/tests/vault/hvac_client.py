@@ -1,6 +1,8 @@
 """Drives a simulated Vault with hvac, the Python client of Vault, and checks every answer.
 
-Arguments: address, address of the standby, file with the root certificate. Standard input: root token, unseal key.
+Arguments: address, address of the standby, file with the root certificate, file with a client's certificate, file with its
+key, file with the certificate of its issuer, file with the key of the identity provider. Standard input: root token, unseal
+key, signed statements of the identity provider about a user and about a service account, and one of a stranger.
 Ends with the number of checks on its last line.
 """
 
@@ -10,8 +12,8 @@ import sys
 import hvac
 from hvac import exceptions
 
-ADDRESS, STANDBY, CA = sys.argv[1:4]
-ROOT, UNSEAL_KEY = sys.stdin.read().split()
+ADDRESS, STANDBY, CA, CLIENT_CERT, CLIENT_KEY, CLIENT_CA, IDENTITY_KEY = sys.argv[1:8]
+ROOT, UNSEAL_KEY, USER_JWT, ACCOUNT_JWT, STRANGER_JWT = sys.stdin.read().split()
 CHECKS = 0
 
 
@@ -230,11 +232,195 @@ def sealing():
     check(root.secrets.transit.list_keys()["data"]["keys"], "as before")
 
 
+def kv_second():
+    root = client(ROOT)
+    root.sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+    check(root.sys.list_mounted_secrets_engines()["data"]["secret/"]["options"] == {"version": "2"}, "of version 2")
+    kv = root.secrets.kv.v2
+    refused(exceptions.InvalidPath, "an absent secret", kv.read_secret_version, "shop/tls")
+    refused(exceptions.InvalidPath, "its metadata", kv.read_secret_metadata, "shop/tls")
+    made = kv.create_or_update_secret("shop/tls", {"a": "1"}, cas=0)["data"]
+    check(made["version"] == 1 and made["deletion_time"] == "" and not made["destroyed"], "the first version")
+    refused(exceptions.InvalidRequest, "cas 0 again", kv.create_or_update_secret, "shop/tls", {"a": "x"}, cas=0)
+    refused(exceptions.InvalidRequest, "a later cas", kv.create_or_update_secret, "shop/tls", {"a": "x"}, cas=2)
+    check(kv.create_or_update_secret("shop/tls", {"a": "2", "b": {"c": [1, None]}}, cas=1)["data"]["version"] == 2, "cas 1")
+    check(kv.create_or_update_secret("shop/tls", {"a": "3"})["data"]["version"] == 3, "without cas")
+    read = kv.read_secret_version("shop/tls")["data"]
+    check(read["data"] == {"a": "3"} and read["metadata"]["version"] == 3, "the latest")
+    check(kv.read_secret_version("shop/tls", version=2)["data"]["data"] == {"a": "2", "b": {"c": [1, None]}}, "the second")
+    refused(exceptions.InvalidPath, "a version to come", kv.read_secret_version, "shop/tls", version=9)
+
+    check(kv.patch("shop/tls", {"b": "new"})["data"]["version"] == 4, "patched")
+    check(kv.read_secret_version("shop/tls")["data"]["data"] == {"a": "3", "b": "new"}, "and merged")
+    merge = {"Content-Type": "application/merge-patch+json"}
+    body = {"options": {"cas": 4}, "data": {"a": None}}
+    root.adapter.request("patch", "/v1/secret/data/shop/tls", json=body, headers=merge)
+    check(kv.read_secret_version("shop/tls")["data"]["data"] == {"b": "new"}, "null removes")
+    refused(exceptions.InvalidPath, "patching what is not there", kv.patch, "shop/none", {"a": "1"})
+
+    kv.update_metadata("shop/tls", max_versions=4, custom_metadata={"owner": "shop"})
+    about = kv.read_secret_metadata("shop/tls")["data"]
+    check(about["current_version"] == 5 and about["custom_metadata"] == {"owner": "shop"}, "metadata")
+    check(sorted(about["versions"]) == ["1", "2", "3", "4", "5"], "all versions so far")
+    check(kv.read_secret_version("shop/tls")["data"]["metadata"]["custom_metadata"] == {"owner": "shop"}, "with the data")
+    kv.create_or_update_secret("shop/tls", {"a": "6"})
+    about = kv.read_secret_metadata("shop/tls")["data"]
+    check(sorted(about["versions"]) == ["3", "4", "5", "6"] and about["oldest_version"] == 3, "four are kept")
+    refused(exceptions.InvalidPath, "one that is not kept", kv.read_secret_version, "shop/tls", version=2)
+    refused(
+        exceptions.InvalidRequest,
+        "too long a word",
+        kv.update_metadata,
+        "shop/tls",
+        custom_metadata={"owner": "x" * 513},
+    )
+    check(kv.read_secret_metadata("shop/tls")["data"]["max_versions"] == 4, "other metadata stays")
+
+    kv.delete_latest_version_of_secret("shop/tls")
+    error = refused(exceptions.InvalidPath, "a deleted version", kv.read_secret_version, "shop/tls")
+    check(error.json["data"]["data"] is None and error.json["data"]["metadata"]["version"] == 6, "404 with metadata")
+    gone = kv.read_secret_version("shop/tls", raise_on_deleted_version=False)["data"]
+    check(gone["metadata"]["deletion_time"] != "", "when it was deleted")
+    refused(exceptions.InvalidRequest, "cas 0 after deletion", kv.create_or_update_secret, "shop/tls", {"a": "x"}, cas=0)
+    refused(exceptions.InvalidPath, "patching a deleted one", kv.patch, "shop/tls", {"a": "1"})
+    kv.undelete_secret_versions("shop/tls", [6])
+    check(kv.read_secret_version("shop/tls")["data"]["data"] == {"a": "6"}, "undeleted")
+    kv.delete_secret_versions("shop/tls", [5, 6])
+    kv.destroy_secret_versions("shop/tls", [5])
+    kv.undelete_secret_versions("shop/tls", [5, 6])
+    check(kv.read_secret_version("shop/tls")["data"]["data"] == {"a": "6"}, "undeleted again")
+    refused(exceptions.InvalidPath, "a destroyed version", kv.read_secret_version, "shop/tls", version=5)
+    check(kv.read_secret_metadata("shop/tls")["data"]["versions"]["5"]["destroyed"], "destroyed for good")
+
+    kv.create_or_update_secret("shop/deep/er", {"x": "y"})
+    kv.create_or_update_secret("top", {"x": "y"})
+    check(kv.list_secrets("")["data"]["keys"] == ["shop/", "top"], "folders and secrets")
+    check(kv.list_secrets("shop")["data"]["keys"] == ["deep/", "tls"], "below a folder")
+    refused(exceptions.InvalidPath, "an empty folder", kv.list_secrets, "none")
+    kv.delete_metadata_and_all_versions("top")
+    refused(exceptions.InvalidPath, "all gone", kv.read_secret_metadata, "top")
+    check(kv.create_or_update_secret("top", {"x": "y"}, cas=0)["data"]["version"] == 1, "begins anew")
+
+    kv.update_metadata("careful", cas_required=True)
+    refused(exceptions.InvalidRequest, "without the cas it needs", kv.create_or_update_secret, "careful", {"a": "1"})
+    check(kv.create_or_update_secret("careful", {"a": "1"}, cas=0)["data"]["version"] == 1, "with it")
+    kv.configure(max_versions=2, cas_required=True)
+    check(kv.read_configuration()["data"]["max_versions"] == 2, "configured")
+    refused(exceptions.InvalidRequest, "as configured", kv.create_or_update_secret, "top", {"a": "1"})
+    refused(exceptions.InvalidPath, "paths of version 1", root.secrets.kv.v1.read_secret, "top")
+
+
+def kv_first():
+    root = client(ROOT)
+    root.sys.enable_secrets_engine("kv", path="old")
+    kv = root.secrets.kv.v1
+    refused(exceptions.InvalidPath, "an absent secret", kv.read_secret, "a/b", mount_point="old")
+    kv.create_or_update_secret("a/b", {"x": "1", "n": 5}, mount_point="old")
+    check(kv.read_secret("a/b", mount_point="old")["data"] == {"x": "1", "n": 5}, "read")
+    kv.create_or_update_secret("a/b", {"y": "2"}, mount_point="old")
+    check(kv.read_secret("a/b", mount_point="old")["data"] == {"y": "2"}, "replaced as a whole")
+    check(kv.list_secrets("a", mount_point="old")["data"]["keys"] == ["b"], "listed")
+    refused(exceptions.InvalidRequest, "nothing", kv.create_or_update_secret, "a/b", {}, mount_point="old")
+    kv.delete_secret("a/b", mount_point="old")
+    refused(exceptions.InvalidPath, "a deleted secret", kv.read_secret, "a/b", mount_point="old")
+
+
+def pki():
+    root = client(ROOT)
+    root.sys.enable_secrets_engine("pki")
+    root.sys.enable_secrets_engine("pki", path="below")
+    engine = root.secrets.pki
+    made = engine.generate_root("internal", "test root")["data"]
+    check("BEGIN CERTIFICATE" in made["certificate"] and "private_key" not in made, "a root, whose key stays")
+    check(engine.read_certificate("ca")["data"]["certificate"] == made["certificate"], "the default issuer")
+    issuers = engine.list_issuers()["data"]
+    check(issuers["keys"] == [made["issuer_id"]] and issuers["key_info"][made["issuer_id"]]["is_default"], "one issuer")
+    engine.create_or_update_role("web", {"allow_any_name": True})
+    check(engine.list_roles()["data"]["keys"] == ["web"], "a role")
+    check(not engine.read_role("web")["data"]["no_store"], "that keeps what it issues")
+    issued = engine.generate_certificate("web", "shop.example.com", extra_params={"alt_names": "a.example"})["data"]
+    check("PRIVATE KEY" in issued["private_key"] and issued["issuing_ca"] == made["certificate"], "issued")
+    check(issued["serial_number"] in engine.list_certificates()["data"]["keys"], "kept")
+    check(engine.read_certificate(issued["serial_number"])["data"]["certificate"] == issued["certificate"], "and read")
+    refused(exceptions.InvalidRequest, "a leaf as an issuer", engine.submit_ca_information, issued["certificate"])
+    refused(exceptions.InvalidRequest, "an unknown role", engine.generate_certificate, "none", "a.example")
+
+    asked = engine.generate_intermediate("internal", "below", mount_point="below")["data"]
+    check("CERTIFICATE REQUEST" in asked["csr"], "a request")
+    refused(exceptions.InvalidRequest, "nonsense", engine.set_signed_intermediate, "x", mount_point="below")
+    exported = engine.generate_root("exported", "second root", mount_point="below")["data"]
+    bundle = exported["certificate"] + "\n" + exported["private_key"]
+    imported = engine.submit_ca_information(bundle)["data"]
+    second = imported["imported_issuers"][0]
+    check(imported["mapping"][second] != "" and imported["imported_keys"], "imported with its key")
+    check(engine.submit_ca_information(bundle)["data"]["imported_issuers"] is None, "once")
+    check(engine.read_issuer("default")["data"]["issuer_id"] == made["issuer_id"], "the default stays")
+    root.write("pki/config/issuers", default=second)
+    check(engine.read_issuer("default")["data"]["issuer_id"] == second, "until it is switched")
+    check(root.read("pki/config/issuers")["data"]["default"] == second, "as the configuration says")
+    moved = engine.generate_certificate("web", "shop.example.com")["data"]
+    check(moved["issuing_ca"].strip() == exported["certificate"].strip(), "and issues")
+    check(engine.update_issuer(second, {"issuer_name": "second"})["data"]["issuer_name"] == "second", "named")
+    check(engine.read_issuer("second")["data"]["issuer_id"] == second, "found by name")
+    engine.delete_issuer(made["issuer_id"])
+    refused(exceptions.InvalidPath, "a deleted issuer", engine.read_issuer, made["issuer_id"])
+
+
+def identities():
+    root = client(ROOT)
+    with open(IDENTITY_KEY) as file:
+        key = file.read()
+    root.sys.enable_auth_method("jwt")
+    method = root.auth.jwt
+    method.configure(jwt_validation_pubkeys=[key])
+    check(method.read_config()["data"]["jwt_validation_pubkeys"] == [key], "configured")
+    role = {"role_type": "jwt", "user_claim": "sub", "token_policies": ["app"]}
+    method.create_role("ci", allowed_redirect_uris=[], bound_audiences=["vault"], **role)
+    check(method.read_role("ci")["data"]["user_claim"] == "sub" and method.list_roles()["data"]["keys"] == ["ci"], "a role")
+    user = client()
+    user.auth.jwt.jwt_login("ci", USER_JWT)
+    check(user.auth.token.lookup_self()["data"]["policies"] == ["default", "app"], "a user logged in")
+    for what, name, token in [
+        ("a stranger", "ci", STRANGER_JWT),
+        ("for nobody", "ci", ACCOUNT_JWT),
+        ("nonsense", "ci", "a.b.c"),
+        ("an unknown role", "none", USER_JWT),
+    ]:
+        refused(exceptions.InvalidRequest, what, client().auth.jwt.jwt_login, name, token)
+
+    root.sys.enable_auth_method("kubernetes")
+    method = root.auth.kubernetes
+    method.configure("https://k8s.example:6443")
+    method.create_role("deploy", ["certlib"], ["ops"], policies=["app"], ttl="10m")
+    check(method.read_role("deploy")["bound_service_account_names"] == ["certlib"], "a role")
+    pod = client()
+    pod.auth.kubernetes.login("deploy", ACCOUNT_JWT)
+    check(pod.is_authenticated(), "a service account logged in")
+    method.create_role("other", ["other"], ["ops"], policies=["app"])
+    refused(exceptions.Forbidden, "another account", client().auth.kubernetes.login, "other", ACCOUNT_JWT)
+    refused(exceptions.Forbidden, "a stranger", client().auth.kubernetes.login, "deploy", STRANGER_JWT)
+
+    root.sys.enable_auth_method("cert")
+    method = root.auth.cert
+    method.create_ca_certificate_role("machines", certificate_file=CLIENT_CA, token_policies=["app"])
+    check(method.list_certificate_roles()["data"]["keys"] == ["machines"], "a role")
+    machine = client()
+    machine.auth.cert.login(name="machines", cert_pem=CLIENT_CERT, key_pem=CLIENT_KEY)
+    check(machine.is_authenticated(), "a machine logged in")
+    refused(exceptions.InvalidRequest, "nobody's certificate", client().write, "auth/cert/login", name="machines")
+    kinds = {path: method["type"] for path, method in root.sys.list_auth_methods()["data"].items()}
+    check(kinds["jwt/"] == "jwt" and kinds["cert/"] == "cert" and kinds["kubernetes/"] == "kubernetes", "all methods")
+
+
 system()
 transit()
 batches()
 derived()
 logins()
+kv_first()
+kv_second()
+pki()
+identities()
 namespaces()
 sealing()
 print(f"{CHECKS} checks")

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod engines;
 mod faults;
 mod rights;
 
 use std::process::Command;
 
-use certlib_testkit::{locate::locate, process, require, vault::VaultSim};
+use certlib_testkit::{locate::locate, pki::TestCa, process, require, vault::VaultSim};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -52,19 +53,40 @@ async fn hvac_finds_what_it_expects() {
     let (script, ca) = (folder.path().join("hvac_client.py"), folder.path().join("ca.pem"));
     std::fs::write(&script, SCRIPT).unwrap();
     std::fs::write(&ca, vault.ca_pem().unwrap()).unwrap();
+    let clients = TestCa::new("clients").unwrap();
+    let client = clients.issue(&["machine.example"]).unwrap();
+    let files = [
+        ("client.pem", client.full_chain()),
+        ("client.key", client.key_pem.clone()),
+        ("clients.pem", clients.certificate_pem().to_owned()),
+        ("identity.pem", vault.identity_key_pem()),
+    ];
+    for (name, text) in &files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
     let mut command = Command::new(python);
     command
         .arg(script)
         .args([vault.address(), vault.standby_address().unwrap()])
         .arg(ca)
+        .args(files.map(|(name, _)| folder.path().join(name)))
         .env_remove("VAULT_ADDR")
         .env_remove("VAULT_TOKEN")
         .env_remove("VAULT_NAMESPACE");
-    let input = format!("{} {}", vault.root_token(), vault.unseal_key());
+    let stranger = VaultSim::start().await.unwrap();
+    let user = json!({ "sub": "ci", "aud": "vault" });
+    let input = [
+        vault.root_token().to_owned(),
+        vault.unseal_key(),
+        vault.identity_token(user.clone()).unwrap(),
+        vault.identity_token(json!({ "sub": "system:serviceaccount:ops:certlib" })).unwrap(),
+        stranger.identity_token(user).unwrap(),
+    ]
+    .join(" ");
     let output = process::run(command, input.as_bytes()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let checks: usize = text.trim().strip_suffix(" checks").unwrap_or_else(|| panic!("{text}")).parse().unwrap();
-    assert!(checks >= 80, "only {checks} checks");
+    assert!(checks >= 160, "only {checks} checks");
     assert!(vault.history().iter().any(|record| record.standby && record.status == Some(307)));
 }
 

@@ -7,16 +7,13 @@ use time::OffsetDateTime;
 
 use super::{
     super::{
-        acl,
         answer::{Answer, Outcome, Refusal},
         call::{Body, Call, Operation},
         random,
     },
-    Grant,
+    Grant, Login,
+    role::{self, RoleTokens, count},
 };
-
-/// How long a login lasts when the role does not say.
-const DEFAULT_TTL: Duration = Duration::from_secs(32 * 24 * 3_600);
 
 /// The roles at one mount.
 #[derive(Default)]
@@ -27,10 +24,7 @@ pub(crate) struct AppRole {
 #[derive(Clone)]
 struct Role {
     id: String,
-    policies: Vec<String>,
-    token_ttl: Duration,
-    token_max_ttl: Duration,
-    token_uses: u32,
+    tokens: RoleTokens,
     needs_secret: bool,
     /// How often each secret can be used; 0: no limit.
     secret_uses: u32,
@@ -49,10 +43,7 @@ impl Role {
     fn new() -> Self {
         Self {
             id: random::uuid(),
-            policies: Vec::new(),
-            token_ttl: Duration::ZERO,
-            token_max_ttl: Duration::ZERO,
-            token_uses: 0,
+            tokens: RoleTokens::default(),
             needs_secret: true,
             secret_uses: 0,
             secret_ttl: Duration::ZERO,
@@ -61,37 +52,22 @@ impl Role {
     }
 
     fn update(&mut self, body: &Body) -> Result<(), Refusal> {
-        let policies = body.texts("token_policies")?.or(body.texts("policies")?);
-        self.policies = policies.unwrap_or_else(|| self.policies.clone());
-        self.token_ttl = body.period("token_ttl")?.unwrap_or(self.token_ttl);
-        self.token_max_ttl = body.period("token_max_ttl")?.unwrap_or(self.token_max_ttl);
-        self.token_uses = count(body, "token_num_uses")?.unwrap_or(self.token_uses);
+        self.tokens.update(body)?;
         self.needs_secret = body.flag("bind_secret_id")?.unwrap_or(self.needs_secret);
         self.secret_uses = count(body, "secret_id_num_uses")?.unwrap_or(self.secret_uses);
         self.secret_ttl = body.period("secret_id_ttl")?.unwrap_or(self.secret_ttl);
         Ok(())
     }
-
-    fn grant(&self, name: &str) -> Grant {
-        let mut policies = self.policies.clone();
-        if !policies.iter().any(|policy| policy == acl::DEFAULT) {
-            policies.insert(0, acl::DEFAULT.to_owned());
-        }
-        let given = |period: Duration| (!period.is_zero()).then_some(period);
-        Grant {
-            policies,
-            ttl: given(self.token_ttl).or(Some(DEFAULT_TTL)),
-            max_ttl: given(self.token_max_ttl).or(Some(DEFAULT_TTL)),
-            uses: self.token_uses,
-            renewable: true,
-            display_name: format!("approle-{name}"),
-        }
-    }
 }
 
-impl AppRole {
+impl Login for AppRole {
+    fn kind(&self) -> &'static str {
+        "approle"
+    }
+
     /// `login`. As in Vault, a wrong role or secret is `400`, not `403`.
-    pub(in super::super) fn login(&mut self, body: &Body, now: OffsetDateTime) -> Result<Grant, Refusal> {
+    fn login(&mut self, call: &Call, now: OffsetDateTime) -> Result<Grant, Refusal> {
+        let body = &call.body;
         let wrong = || Refusal::invalid("invalid role or secret ID");
         let id = body.text("role_id")?.trim();
         if id.is_empty() {
@@ -114,16 +90,12 @@ impl AppRole {
                 None => {}
             }
         }
-        Ok(role.grant(name))
+        Ok(role.tokens.grant(&format!("approle-{name}")))
     }
 
-    /// Everything else; the path is what follows the mount.
-    pub(in super::super) fn handle(&mut self, call: &Call, now: OffsetDateTime) -> Outcome {
+    fn handle(&mut self, call: &Call, now: OffsetDateTime) -> Outcome {
         match (call.operation, call.segments().as_slice()) {
-            (Operation::List, ["role"]) => {
-                let names: Vec<_> = self.roles.keys().collect();
-                if names.is_empty() { Err(Refusal::absent()) } else { Ok(Answer::data(json!({ "keys": names }))) }
-            }
+            (Operation::List, ["role"]) => role::list(&self.roles),
             (Operation::Update, ["role", name]) => {
                 let mut role = self.roles.get(*name).cloned().unwrap_or_else(Role::new);
                 role.update(&call.body)?;
@@ -132,15 +104,13 @@ impl AppRole {
             }
             (Operation::Read, ["role", name]) => {
                 let role = self.roles.get(*name).ok_or_else(Refusal::absent)?;
-                Ok(Answer::data(json!({
-                    "bind_secret_id": role.needs_secret,
-                    "secret_id_num_uses": role.secret_uses,
-                    "secret_id_ttl": role.secret_ttl.as_secs(),
-                    "token_policies": role.policies,
-                    "token_ttl": role.token_ttl.as_secs(),
-                    "token_max_ttl": role.token_max_ttl.as_secs(),
-                    "token_num_uses": role.token_uses,
-                })))
+                let mut data = role.tokens.describe();
+                data.extend([
+                    ("bind_secret_id".to_owned(), json!(role.needs_secret)),
+                    ("secret_id_num_uses".to_owned(), json!(role.secret_uses)),
+                    ("secret_id_ttl".to_owned(), json!(role.secret_ttl.as_secs())),
+                ]);
+                Ok(Answer::data(data.into()))
             }
             (Operation::Delete, ["role", name]) => {
                 self.roles.remove(*name);
@@ -190,11 +160,4 @@ fn part(role: &mut Role, operation: Operation, path: &[&str], call: &Call, now: 
         }
         _ => Err(Refusal::unsupported_path()),
     }
-}
-
-fn count(body: &Body, field: &str) -> Result<Option<u32>, Refusal> {
-    let number = body.number(field)?;
-    number
-        .map(|number| u32::try_from(number).map_err(|_| Refusal::invalid(format!("{field} cannot be negative"))))
-        .transpose()
 }

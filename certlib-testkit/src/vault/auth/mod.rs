@@ -1,19 +1,48 @@
 //! Who may ask: tokens, and the ways to get one.
 
-pub(super) mod approle;
+mod approle;
+mod cert;
+pub(super) mod identity;
+mod jwt;
+mod kubernetes;
+mod role;
 pub(super) mod tokens;
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
+use self::{approle::AppRole, cert::Cert, jwt::Jwt, kubernetes::Kubernetes};
 pub(super) use self::{
-    approle::AppRole,
+    identity::Identity,
     tokens::{Token, Tokens},
 };
+use super::{
+    answer::{Outcome, Refusal},
+    call::Call,
+};
 
-/// A way to log in at its path.
-#[derive(Default)]
-pub(super) struct AuthMount {
-    pub(super) role: AppRole,
+/// A way to log in, mounted at its path.
+pub(super) trait Login: Send {
+    /// As in `sys/auth`.
+    fn kind(&self) -> &'static str;
+
+    /// `login`.
+    fn login(&mut self, call: &Call, now: OffsetDateTime) -> Result<Grant, Refusal>;
+
+    /// Everything else; the path is what follows the mount.
+    fn handle(&mut self, call: &Call, now: OffsetDateTime) -> Outcome;
+}
+
+/// A new way to log in of a kind, if there is such a kind.
+pub(super) fn make(kind: &str, identity: &Identity) -> Option<Box<dyn Login>> {
+    match kind {
+        "approle" => Some(Box::new(AppRole::default())),
+        "cert" => Some(Box::new(Cert::default())),
+        "jwt" | "oidc" => Some(Box::new(Jwt::default())),
+        "kubernetes" => Some(Box::new(Kubernetes::new(identity.verifier()))),
+        _ => None,
+    }
 }
 
 /// What somebody who logged in gets.

@@ -2,11 +2,12 @@
 //!
 //! Two families live here:
 //!
-//! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, two ACME certificate
-//!   authorities, BIND, databases and a Kubernetes API server. A test talks to the program that production talks to, quirks included.
-//! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
-//!   simulates a HashiCorp Vault, [`netscaler`] a Citrix NetScaler ADC, [`huawei`] the certificate services of Huawei Cloud.
-//!   simulates a HashiCorp Vault, [`f5`] an F5 BIG-IP.
+//! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, mail servers, two ACME
+//!   certificate authorities, BIND, databases and a Kubernetes API server. A test talks to the program that production
+//!   talks to, quirks included.
+//! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,
+//!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
+//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud.
 //!
 //! # Where the programs come from
 //!

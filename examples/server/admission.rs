@@ -1,12 +1,13 @@
 //! What targets this installation admits.
 //!
-//! A target's author is a tenant, and some modules act *on the machine that runs this server*: `file` writes its files
-//! and runs its commands, `webhook` calls addresses that only it can reach. What they may do is decided by whoever
-//! writes the server's configuration, never by the target.
+//! A target's author is a tenant, and modules act *from the machine that runs this server*: `file` writes its files and
+//! runs its commands, others call addresses that only it can reach, or log in as whoever it is at its cluster. What they may
+//! do is decided by whoever writes the server's configuration, never by the target.
 
 use std::path::{Component, Path};
 
 use certlib_core::client::NewTarget;
+use certlib_core::secret::SecretString;
 use serde_json::Value;
 
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::problem::{Problem, Result};
 pub(crate) struct Admission {
     file_root: Option<String>,
     file_commands: bool,
-    webhook_internal: bool,
+    internal: bool,
 }
 
 impl Admission {
@@ -26,7 +27,7 @@ impl Admission {
         Self {
             file_root: config.file_root().map(|root| root.display().to_string()),
             file_commands: config.file_module_commands,
-            webhook_internal: config.webhook_allow_internal,
+            internal: config.targets_allow_internal,
         }
     }
 
@@ -34,16 +35,34 @@ impl Admission {
     pub(crate) fn admit(&self, mut target: NewTarget) -> Result<NewTarget> {
         match target.module.as_str() {
             "file" => self.confine_file(&mut target)?,
-            "webhook" if !self.webhook_internal && is_set(&target.config, "addresses") => {
-                return Err(Problem::invalid(
-                    "webhook_internal_forbidden",
-                    "this server calls public addresses only: `webhook_allow_internal` is off",
-                )
-                .with("pointer", "/config/addresses"));
+            _ if self.internal => {}
+            _ => {
+                for pointer in ["/addresses", "/connection/addresses"] {
+                    if target.config.pointer(pointer).is_some_and(|policy| !policy.is_null()) {
+                        return Err(Problem::invalid(
+                            "internal_forbidden",
+                            "this server calls public addresses only: `targets_allow_internal` is off",
+                        )
+                        .with("pointer", format_args!("/config{pointer}")));
+                    }
+                }
             }
-            _ => {}
         }
         Ok(target)
+    }
+
+    /// Refuses a credential that says nothing but what this machine itself is, or has in its files: a tenant must not log in
+    /// as the server.
+    pub(crate) fn admit_secret(secret: &SecretString) -> Result<()> {
+        // What is no JSON is refused elsewhere.
+        let Ok(secret) = serde_json::from_str::<Value>(secret.expose()) else { return Ok(()) };
+        if borrows_identity(&secret) {
+            return Err(Problem::invalid(
+                "own_identity_forbidden",
+                "this server lends nobody its own identity: give a token, not `in_cluster`, a file, or the pod's account",
+            ));
+        }
+        Ok(())
     }
 
     fn confine_file(&self, target: &mut NewTarget) -> Result<()> {
@@ -71,6 +90,21 @@ impl Admission {
     }
 }
 
+fn borrows_identity(secret: &Value) -> bool {
+    match secret {
+        Value::Object(members) => {
+            let of_pod =
+                members.get("method").is_some_and(|method| method == "kubernetes") && !members.contains_key("jwt");
+            of_pod
+                || members.get("in_cluster").is_some_and(|value| *value != Value::Bool(false))
+                || members.contains_key("jwt_file")
+                || members.values().any(borrows_identity)
+        }
+        Value::Array(items) => items.iter().any(borrows_identity),
+        _ => false,
+    }
+}
+
 fn is_set(config: &Value, member: &str) -> bool {
     !matches!(config.get(member), None | Some(Value::Null))
 }
@@ -89,7 +123,7 @@ mod tests {
     use super::*;
 
     fn admission() -> Admission {
-        Admission { file_root: Some("/srv/tls".to_owned()), file_commands: false, webhook_internal: false }
+        Admission { file_root: Some("/srv/tls".to_owned()), file_commands: false, internal: false }
     }
 
     fn target(module: &str, config: Value, location: Value) -> NewTarget {
@@ -115,11 +149,30 @@ mod tests {
     }
 
     #[test]
-    fn webhooks_stay_outside() {
+    fn nobody_logs_in_as_the_server() {
+        for secret in [
+            json!({"in_cluster": true}),
+            json!({"login": {"method": "kubernetes", "role": "r"}}),
+            json!({"login": {"method": "jwt", "jwt_file": "/etc/shadow"}}),
+            json!({"a": [{"jwt_file": "x", "jwt": "y"}]}),
+        ] {
+            assert!(Admission::admit_secret(&secret.to_string().into()).is_err(), "{secret}");
+        }
+        for secret in [json!({"in_cluster": false, "token": "t"}), json!({"method": "kubernetes", "jwt": "j"})] {
+            assert!(Admission::admit_secret(&secret.to_string().into()).is_ok(), "{secret}");
+        }
+    }
+
+    #[test]
+    fn targets_stay_outside() {
         let inside = json!({"addresses": {"allow_loopback": true}});
-        assert!(admission().admit(target("webhook", inside.clone(), json!({}))).is_err());
+        for config in [inside.clone(), json!({"connection": inside})] {
+            for module in ["webhook", "f5", "smtp", "vault"] {
+                assert!(admission().admit(target(module, config.clone(), json!({}))).is_err());
+            }
+        }
         assert!(admission().admit(target("webhook", json!({}), json!({}))).is_ok());
-        let open = Admission { webhook_internal: true, ..admission() };
+        let open = Admission { internal: true, ..admission() };
         assert!(open.admit(target("webhook", inside, json!({}))).is_ok());
     }
 }

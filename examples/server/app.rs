@@ -16,9 +16,17 @@ use certlib_issuers::acme::AcmeFactory;
 use certlib_issuers::challenge::Http01Responder;
 use certlib_issuers::challenge::http01::serve;
 use certlib_issuers::local_ca::LocalCaFactory;
+use certlib_modules::f5::F5;
 use certlib_modules::file::FileModule;
+use certlib_modules::huawei::HuaweiCloud;
+use certlib_modules::iis::IisModule;
+use certlib_modules::kubernetes::Kubernetes;
+use certlib_modules::netscaler::NetScaler;
+use certlib_modules::smtp::Smtp;
 use certlib_modules::ssh::SshModule;
+use certlib_modules::vault::VaultModule;
 use certlib_modules::webhook::Webhook;
+use certlib_modules::winrm::WinRmModule;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +142,17 @@ async fn put_together(
 ) -> Result<Composed> {
     let envelope = Arc::new(KeyringEnvelope::new(keyring));
     let built = || {
-        let mut modules = ModuleRegistry::new().register(SshModule::new())?.register(Webhook::new())?;
+        let mut modules = ModuleRegistry::new()
+            .register(SshModule::new())?
+            .register(WinRmModule::new())?
+            .register(IisModule::new())?
+            .register(Kubernetes::new())?
+            .register(F5::new())?
+            .register(NetScaler::new())?
+            .register(VaultModule::new())?
+            .register(HuaweiCloud::new())?
+            .register(Webhook::new())?
+            .register(Smtp::new())?;
         if config.file_root().is_some() {
             modules = modules.register(FileModule::new())?;
         }

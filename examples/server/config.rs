@@ -51,8 +51,8 @@ pub(crate) struct Config {
     pub(crate) file_module_root: Option<PathBuf>,
     /// Lets targets on this machine run commands, as the server's user.
     pub(crate) file_module_commands: bool,
-    /// Lets webhook targets name internal addresses to be called.
-    pub(crate) webhook_allow_internal: bool,
+    /// Lets targets name internal addresses to be called.
+    pub(crate) targets_allow_internal: bool,
     /// How long running requests may take to end after a signal to stop, in seconds.
     pub(crate) shutdown_grace_seconds: u64,
     /// What is logged, such as `info` or `warn,certlib_core=debug`.
@@ -76,7 +76,7 @@ impl Default for Config {
             enable_file_module: false,
             file_module_root: None,
             file_module_commands: false,
-            webhook_allow_internal: false,
+            targets_allow_internal: false,
             shutdown_grace_seconds: 20,
             log: "info".to_owned(),
             log_json: false,

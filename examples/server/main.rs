@@ -19,9 +19,10 @@
 //! - It speaks plain HTTP: put a proxy that speaks TLS in front. `/healthz`, `/readyz`, `/metrics`, the API's
 //!   description and ACME challenges need no token.
 //! - Targets and issuers act from this machine. `file` targets write to its disk: off unless `enable_file_module` and
-//!   `file_module_root` are set, and without commands unless `file_module_commands` is. `webhook` targets call public
-//!   addresses only, unless `webhook_allow_internal` is set. `ssh` targets and ACME issuers go to whatever host they
-//!   name, so an operator token is for people who may reach what this machine can reach.
+//!   `file_module_root` are set, and without commands unless `file_module_commands` is. Targets of other
+//!   modules go to public addresses only, unless `targets_allow_internal` is set, and none lends the identity that this
+//!   machine has at a cluster or a Vault. `ssh` targets and ACME issuers go to whatever host they name, so an operator
+//!   token is for people who may reach what this machine can reach.
 //!
 //! The settings, with their defaults, are in `server.toml`.
 

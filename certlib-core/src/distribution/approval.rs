@@ -31,7 +31,7 @@ pub(super) async fn ask(
 ) -> Result<Handled> {
     let planned: Vec<_> = stream::iter(targets)
         .map(|target| plan(&pass, target))
-        .buffer_unordered(run.batch_size.min(MODULE_CONCURRENCY).max(1))
+        .buffer_unordered(run.batch_size.clamp(1, MODULE_CONCURRENCY))
         .try_collect()
         .await?;
     let plans: HashMap<_, _> =

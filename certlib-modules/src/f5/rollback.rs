@@ -28,7 +28,11 @@ impl Session<'_> {
                 (Is::Former, _) => {}
                 (Is::New, Some(found)) => switched.push((change, found)),
                 _ => {
-                    return Ok(refused(codes::FOREIGN_CHANGE, change, "has neither the new certificate nor the former"));
+                    return Ok(refused(
+                        codes::FOREIGN_CHANGE,
+                        change,
+                        "has neither the new certificate nor the former",
+                    ));
                 }
             }
         }

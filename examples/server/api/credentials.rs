@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::views::{Created, created};
+use crate::admission::Admission;
 use crate::extract::SecretBody;
 use crate::problem::{Problems, Result};
 
@@ -59,6 +60,7 @@ pub(super) async fn create(
     Path(project): Path<String>,
     SecretBody(new): SecretBody<CreateCredential>,
 ) -> Result<Created<CredentialView>> {
+    Admission::admit_secret(&new.secret)?;
     let credential = state.client.create_credential(&project, &new.name, &new.secret).await?;
     Ok(created(format!("/api/v1/projects/{project}/credentials/{}", credential.id), credential.into()))
 }

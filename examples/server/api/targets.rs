@@ -21,7 +21,8 @@ use crate::problem::{Problems, Result};
 pub(super) struct CreateTarget {
     /// Its name, for people.
     name: String,
-    /// `ssh`, `webhook`, or `file` where the server admits it.
+    /// `ssh`, `winrm`, `iis`, `kubernetes`, `f5`, `netscaler`, `vault`, `huawei`, `webhook`, `smtp`, or `file` where the
+    /// server admits it.
     module: String,
     /// How to deliver. No secrets: those belong into a credential.
     #[serde(default)]

@@ -204,7 +204,7 @@ async fn targets_on_this_machine_stay_where_the_configuration_says() {
         (
             json!({ "name": "hook", "module": "webhook", "location": { "url": "https://127.0.0.1/" },
                 "config": { "addresses": { "allow_loopback": true } } }),
-            "webhook_internal_forbidden",
+            "internal_forbidden",
         ),
     ];
     for (target, code) in cases {

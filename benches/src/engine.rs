@@ -98,6 +98,7 @@ impl Engine {
                 "paths": { "fullchain": CERTIFICATE, "key": KEY },
             }),
             credential_id: Some(credential.clone()),
+            ..NewTarget::default()
         });
         engine.attach(targets.collect(), batch).await?;
         Ok(engine)

@@ -200,6 +200,7 @@ impl Machine {
             config: self.config.clone(),
             location: self.location.clone(),
             credential_id: Some(credential_id.to_owned()),
+            ..NewTarget::default()
         }
     }
 

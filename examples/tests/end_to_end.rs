@@ -70,6 +70,7 @@ impl Hosts {
                 config: config(server, &known_hosts),
                 location: json!({ "host": "127.0.0.1", "port": self.sshd.addr().port(), "paths": paths }),
                 credential_id: Some(credential_id.clone()),
+                ..NewTarget::default()
             };
             ids.push(client.create_target("shop", target).await.unwrap().id);
         }

@@ -530,6 +530,7 @@ async fn mistakes(life: &mut Life) {
                 config,
                 location,
                 credential_id: credential.clone(),
+                ..NewTarget::default()
             };
             if let Err(error) = life.client.create_target("shop", target).await {
                 refused += 1;

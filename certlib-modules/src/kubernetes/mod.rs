@@ -71,6 +71,7 @@ mod managers;
 mod name;
 mod owner;
 mod plan;
+mod refusal;
 mod rollback;
 mod undo;
 mod validate;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::error::{Effect, Error, ErrorClass, codes};
-use certlib_core::module::{JournalSink as _, MemoryJournal, RollbackOutcome};
+use certlib_core::module::{MemoryJournal, RollbackOutcome};
 use certlib_testkit::counterpart::Kubernetes;
 use certlib_testkit::process::poll_until;
 use serde_json::{Value, json};

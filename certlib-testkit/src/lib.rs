@@ -12,8 +12,8 @@
 //! # Where the programs come from
 //!
 //! Every program is [located](locate) before it is started: an environment variable such as `CERTLIB_SSHD`, then
-//! `PATH`, then the cache directory of this crate, and finally it is installed (Debian packages, or a Python package
-//! into a private environment). A program that can neither be found nor installed **fails** the test with a message
+//! `PATH`, then the cache directory of this crate, and finally it is installed (Debian packages, a Python package into a
+//! private environment, or a build from source). A program that can neither be found nor installed **fails** the test with a message
 //! that says what to install. Only `CERTLIB_WITHOUT=nginx,bind` leaves counterparts out, on purpose and visibly; see
 //! [`require!`].
 //!

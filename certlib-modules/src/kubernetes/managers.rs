@@ -1,30 +1,36 @@
 //! Giving fields back to those who owned them before they were taken over.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use serde_json::{Map, Value};
 
-use super::found::is_apply_of;
+use super::found::{View, is_apply_of};
 
-/// Who should own the fields once the former content is back: everybody as `before`, with what they and others came to
-/// own `now`, and `us` with no more than before. `None` when that is so already.
+/// Who should own the fields once the former content is back: others what they own `now`, and of what is in `scope` what
+/// they owned `before`; `us` what we owned before. `None` when that is so already.
 pub(super) fn restored(
     before: &[ManagedFieldsEntry],
     now: &[ManagedFieldsEntry],
     us: &str,
+    scope: &View,
 ) -> Option<Vec<ManagedFieldsEntry>> {
-    let mut restored: Vec<ManagedFieldsEntry> = before.to_vec();
-    for entry in &mut restored {
-        let current = now.iter().find(|current| same_owner(current, entry)).filter(|_| !is_apply_of(entry, us));
-        if let (Some(fields), Some(current)) =
-            (&mut entry.fields_v1, current.and_then(|entry| entry.fields_v1.as_ref()))
-        {
-            unite(&mut fields.0, &current.0);
+    let mut restored: Vec<ManagedFieldsEntry> = now.iter().filter(|entry| !is_apply_of(entry, us)).cloned().collect();
+    for entry in before {
+        if is_apply_of(entry, us) {
+            restored.push(entry.clone());
+            continue;
+        }
+        let lost = entry.fields_v1.as_ref().map(|fields| within(&fields.0, scope)).unwrap_or_default();
+        match restored.iter_mut().find(|current| same_owner(current, entry)) {
+            Some(current) => {
+                let fields = current.fields_v1.get_or_insert_with(|| FieldsV1(Value::Object(Map::new())));
+                unite(&mut fields.0, &Value::Object(lost));
+            }
+            None if lost.is_empty() => {}
+            None => {
+                restored.push(ManagedFieldsEntry { fields_v1: Some(FieldsV1(Value::Object(lost))), ..entry.clone() })
+            }
         }
     }
-    let others = now.iter().filter(|current| !is_apply_of(current, us));
-    let new: Vec<_> =
-        others.filter(|current| !before.iter().any(|entry| same_owner(entry, current))).cloned().collect();
-    restored.extend(new);
     let same = restored.len() == now.len()
         && restored
             .iter()
@@ -40,11 +46,37 @@ fn same_owner(a: &ManagedFieldsEntry, b: &ManagedFieldsEntry) -> bool {
     owner(a) == owner(b)
 }
 
+/// The part of `fields` that `scope` is about.
+fn within(fields: &Value, scope: &View) -> Map<String, Value> {
+    let data = chosen(&fields["f:data"], scope.data.keys());
+    let labels = chosen(&fields["f:metadata"]["f:labels"], scope.labels.keys());
+    let annotations = chosen(&fields["f:metadata"]["f:annotations"], scope.annotations.keys());
+    let metadata = named([("f:labels", labels), ("f:annotations", annotations)]);
+    named([("f:data", data), ("f:metadata", metadata)])
+}
+
+/// Those of `fields` that are called like `keys`, and the mark that the map is owned itself if one of them is there.
+fn chosen<'a>(fields: &Value, keys: impl Iterator<Item = &'a String>) -> Map<String, Value> {
+    let names = keys.map(|key| format!("f:{key}"));
+    let mut chosen: Map<String, Value> =
+        names.filter_map(|name| fields.get(&name).cloned().map(|value| (name, value))).collect();
+    if let (Some(mark), false) = (fields.get("."), chosen.is_empty()) {
+        chosen.insert(".".to_owned(), mark.clone());
+    }
+    chosen
+}
+
+/// Those of `parts` that are not empty.
+fn named<const N: usize>(parts: [(&str, Map<String, Value>); N]) -> Map<String, Value> {
+    let full = parts.into_iter().filter(|(_, part)| !part.is_empty());
+    full.map(|(name, part)| (name.to_owned(), Value::Object(part))).collect()
+}
+
 /// Adds the fields of `other`.
 fn unite(fields: &mut Value, other: &Value) {
     if let (Value::Object(fields), Value::Object(other)) = (fields, other) {
         for (key, value) in other {
-            unite(fields.entry(key).or_insert_with(|| Value::Object(serde_json::Map::new())), value);
+            unite(fields.entry(key).or_insert_with(|| Value::Object(Map::new())), value);
         }
     }
 }
@@ -65,6 +97,11 @@ mod tests {
 
     use super::*;
 
+    fn scope() -> View {
+        let data = [("tls.crt".to_owned(), None)].into();
+        View { data, labels: Default::default(), annotations: Default::default() }
+    }
+
     fn entries(value: Value) -> Vec<ManagedFieldsEntry> {
         serde_json::from_value(value).unwrap()
     }
@@ -72,18 +109,22 @@ mod tests {
     #[test]
     fn fields_go_back_and_what_came_later_stays() {
         let before = entries(json!([
-            {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {".": {}, "f:tls.crt": {}}}},
+            {"manager": "kubectl", "operation": "Update", "fieldsV1":
+                {"f:data": {".": {}, "f:tls.crt": {}, "f:dropped": {}}, "f:type": {}}},
+            {"manager": "gone", "operation": "Update", "fieldsV1": {"f:data": {"f:dropped": {}}}},
+            {"manager": "flux", "operation": "Apply", "fieldsV1": {"f:data": {"f:tls.crt": {}}}},
         ]));
         let now = entries(json!([
             {"manager": "certlib", "operation": "Apply", "fieldsV1": {"f:data": {"f:tls.crt": {}}}},
             {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {}, "f:metadata": {"f:labels": {}}}},
             {"manager": "helm", "operation": "Update", "fieldsV1": {"f:metadata": {}}},
         ]));
-        let restored = restored(&before, &now, "certlib").unwrap();
+        let restored = restored(&before, &now, "certlib", &scope()).unwrap();
         let fields = |index: usize| restored[index].fields_v1.as_ref().unwrap().0.clone();
-        assert_eq!(restored.len(), 2);
+        let managers: Vec<_> = restored.iter().filter_map(|entry| entry.manager.as_deref()).collect();
+        assert_eq!(managers, ["kubectl", "helm", "flux"]);
         assert_eq!(fields(0), json!({"f:data": {".": {}, "f:tls.crt": {}}, "f:metadata": {"f:labels": {}}}));
-        assert_eq!(restored[1].manager.as_deref(), Some("helm"));
+        assert_eq!(fields(2), json!({"f:data": {"f:tls.crt": {}}}));
     }
 
     #[test]
@@ -92,6 +133,11 @@ mod tests {
             "fieldsV1": {"f:data": {"f:tls.crt": {}}}}]);
         let later = json!([{"manager": "certlib", "operation": "Apply", "time": "2026-02-01T00:00:00Z",
             "fieldsV1": {"f:data": {"f:tls.crt": {}}}}]);
-        assert_eq!(restored(&entries(ours), &entries(later), "certlib"), None);
+        assert_eq!(restored(&entries(ours), &entries(later), "certlib", &scope()), None);
+        // Others may own less than before by their own choice.
+        let before =
+            json!([{"manager": "helm", "operation": "Update", "fieldsV1": {"f:data": {"f:theirs": {}}, "f:type": {}}}]);
+        let now = json!([{"manager": "helm", "operation": "Update", "fieldsV1": {"f:type": {}}}]);
+        assert_eq!(restored(&entries(before), &entries(now), "certlib", &scope()), None);
     }
 }

@@ -71,6 +71,7 @@ mod managers;
 mod name;
 mod owner;
 mod plan;
+mod refusal;
 mod rollback;
 mod undo;
 mod validate;
@@ -150,6 +151,8 @@ impl Kubernetes {
 
     async fn cluster(&self, target: Target<'_, Self>) -> Result<Cluster> {
         let Target { config, credentials, location, .. } = target;
+        location.check()?;
+        config.check()?;
         let lookup = Arc::clone(&self.lookup);
         Cluster::open(config, credentials, location, &self.surroundings(), lookup).await
     }
@@ -160,9 +163,8 @@ impl Kubernetes {
         target: Target<'a, Self>,
         bundle: &CertificateBundle,
     ) -> Result<Delivery<'a>> {
-        DistributionModule::check(self, target)?;
-        let fields = Fields::new(cx, target.config, bundle)?;
         let cluster = self.cluster(target).await?;
+        let fields = Fields::new(cx, target.config, bundle)?;
         let place = place(cx, target, &cluster, bundle.leaf())?;
         Ok(Delivery { cluster, config: target.config, place, fields })
     }
@@ -220,9 +222,9 @@ impl DistributionModule for Kubernetes {
     }
 
     async fn validate(&self, cx: &Context, target: Target<'_, Self>, bundle: &CertificateBundle) -> Result<Validation> {
-        DistributionModule::check(self, target)?;
         let endpoints = &target.config.endpoints;
         if !endpoints.is_empty() {
+            DistributionModule::check(self, target)?;
             return Ok(validate::probe(cx, endpoints, bundle.fingerprint()).await);
         }
         let cluster = self.cluster(target).await?;
@@ -234,7 +236,6 @@ impl DistributionModule for Kubernetes {
         if undo.is_empty() {
             return Ok(RollbackOutcome::NothingToDo);
         }
-        DistributionModule::check(self, target)?;
         let cluster = self.cluster(target).await?;
         rollback::rollback(cx, &cluster, undo).await
     }

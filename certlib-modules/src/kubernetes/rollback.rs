@@ -4,6 +4,7 @@ use certlib_core::error::{Error, Result, codes};
 use certlib_core::module::RollbackOutcome;
 use certlib_core::{CertificateBundle, Context};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::core::params::PatchParams;
 
 use super::apply::WRONG_CLUSTER;
 use super::cluster::{Cluster, Place};
@@ -30,12 +31,11 @@ pub(super) async fn rollback(cx: &Context, cluster: &Cluster, undo: Vec<Undo>) -
         return Ok(refused(WRONG_CLUSTER, reason));
     }
     let place = change.place();
-    let managers = change.before.as_ref().map(|before| before.managers.clone());
-    let way = Way { cx, cluster, place, manager: change.manager.clone(), managers };
+    let way = Way { cx, cluster, place, change: &change };
     let mut tries = 1;
     loop {
         let found = cluster.get(cx, &way.place).await?;
-        match way.back(&change, found).await {
+        match way.back(found).await {
             // Somebody changed it between the look and the write: what they changed decides.
             Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
             outcome => return outcome,
@@ -48,14 +48,12 @@ struct Way<'a> {
     cx: &'a Context,
     cluster: &'a Cluster,
     place: Place,
-    manager: String,
-    /// Who owned the fields.
-    managers: Option<Vec<ManagedFieldsEntry>>,
+    change: &'a Change,
 }
 
 impl Way<'_> {
-    async fn back(&self, change: &Change, found: Option<Found>) -> Result<RollbackOutcome> {
-        let found = match (change.classify(found.as_ref()), found) {
+    async fn back(&self, found: Option<Found>) -> Result<RollbackOutcome> {
+        let found = match (self.change.classify(found.as_ref()), found) {
             (Is::Former, found) => {
                 if let Some(found) = found {
                     self.give_back(&found).await;
@@ -68,7 +66,7 @@ impl Way<'_> {
         if found.is_immutable() {
             return Ok(self.refused("secret_immutable", "was made immutable"));
         }
-        let Some(fields) = change.undoing() else { return self.delete(&found).await };
+        let Some(fields) = self.change.undoing() else { return self.delete(&found).await };
         let former = fields.data.get(CERTIFICATE).map(|value| CertificateBundle::from_pem(value.0.expose()));
         if former.is_some_and(|former| former.is_ok_and(|former| former.leaf().not_after <= self.cx.clock.now())) {
             return Ok(self.refused("backup_expired", "would come back with an expired certificate"));
@@ -82,7 +80,7 @@ impl Way<'_> {
 
     /// Deletes a Secret that we made, unless somebody else has put something of their own into it.
     async fn delete(&self, found: &Found) -> Result<RollbackOutcome> {
-        let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(self.manager.as_str());
+        let ours = |entry: &ManagedFieldsEntry| entry.manager.as_ref() == Some(&self.change.manager);
         if found.owner().is_some() || !found.managers().iter().all(ours) {
             return Ok(self.refused(codes::FOREIGN_CHANGE, "has become somebody else's, too"));
         }
@@ -93,10 +91,10 @@ impl Way<'_> {
     /// Gives fields that were taken over back to their former owners. Content comes first: that this fails is no reason to
     /// say that the rollback did.
     async fn give_back(&self, found: &Found) {
-        let Some(before) = &self.managers else { return };
-        let Some(restored) = managers::restored(before, found.managers(), &self.manager) else { return };
+        let Change { before: Some(before), manager, after, .. } = self.change else { return };
+        let Some(restored) = managers::restored(&before.managers, found.managers(), manager, after) else { return };
         let restored = serde_json::to_value(restored).unwrap_or_default();
-        let params = kube::core::params::PatchParams::apply(&self.manager);
+        let params = PatchParams::apply(manager);
         let version = found.version().resource_version;
         let given: Result<(), Error> =
             self.cluster.set_managers(self.cx, &self.place, version, &restored, &params).await;

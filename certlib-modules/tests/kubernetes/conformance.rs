@@ -8,7 +8,7 @@ use certlib_core::conformance::module::{ModuleFixture, ModuleHarness};
 use certlib_core::module::{ErasedModule, TargetSpec};
 use serde_json::json;
 
-use crate::support::{Certificates, Place, server};
+use crate::support::{Certificates, Place, server, settled};
 
 struct Harness;
 
@@ -33,8 +33,7 @@ impl ModuleHarness for Harness {
             place.create(certificates.issued(0), json!({})).await;
             Some(Fixture { place, certificates })
         };
-        let fixture = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(made))?;
-        Some(Box::new(fixture))
+        Some(Box::new(settled(made)?))
     }
 
     fn tested_against(&self) -> &str {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::error::{Effect, Error, ErrorClass, codes};
-use certlib_core::module::{JournalSink as _, MemoryJournal, RollbackOutcome};
+use certlib_core::module::{MemoryJournal, RollbackOutcome};
 use certlib_testkit::counterpart::Kubernetes;
 use certlib_testkit::process::poll_until;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::common::{journal, served};
-use crate::support::{Certificates, Event, Meanwhile, Place, documented_rules, server, start};
+use crate::support::{Certificates, Event, Meanwhile, Place, documented_rules, server, settled, start};
 
 #[track_caller]
 fn assert_failed(error: &Error, class: ErrorClass, code: &str, effect: Effect) {
@@ -29,7 +29,6 @@ enum Somebody<'a> {
 #[async_trait]
 impl Event for Somebody<'_> {
     async fn happen(&self) {
-        // Their requests go through a client that is not `Send` for every lifetime.
         let happening = async {
             match self {
                 Somebody::Forces(place, certificates) => place.force(certificates.issued(3)).await,
@@ -37,7 +36,7 @@ impl Event for Somebody<'_> {
                 Somebody::Deletes(place) => place.delete().await,
             }
         };
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(happening));
+        settled(happening);
     }
 }
 
@@ -205,16 +204,18 @@ struct Outage<'a> {
 #[async_trait]
 impl Event for Outage<'_> {
     async fn happen(&self) {
-        let mut server = self.server.lock().await;
-        if self.frozen {
-            server.freeze().await.unwrap();
-        } else {
-            server.kill();
-        }
+        settled(async {
+            let mut server = self.server.lock().await;
+            if self.frozen {
+                server.freeze().await.unwrap();
+            } else {
+                server.kill();
+            }
+        });
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_between_look_and_change_is_survived() {
     let Some(server) = start().await else { return };
     let server = Mutex::new(server);

@@ -236,6 +236,11 @@ impl<F> Meanwhile<F> {
     }
 }
 
+/// Waits for `happening` here and now: requests of the testkit are not `Send` for every lifetime.
+pub(crate) fn settled<T>(happening: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(happening))
+}
+
 /// Something that happens.
 #[async_trait]
 pub(crate) trait Event: std::fmt::Debug + Send + Sync {

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::NetScalerConfig;
 use super::OPERATION;
+use super::names::Folder;
 use super::nitro::Why;
 use super::objects::{Bound, PairFiles};
 use super::session::Session;
@@ -69,14 +70,14 @@ impl Work<'_, '_> {
         let delivery = self.delivery;
         for file in &delivery.files {
             let content = content(delivery, bundle, file)?;
-            self.session.upload(&delivery.folder, file, &content).await?;
+            self.session.upload(&delivery.folder.path, file, &content).await?;
         }
         let changing: Vec<_> = delivery.issuers.iter().rev().filter(|issuer| issuer.changes()).collect();
         for issuer in changing {
             if let Some(file) = &issuer.added
                 && self.session.pair(&issuer.name).await?.is_none()
             {
-                let path = reference(self.config, delivery, file);
+                let path = delivery.folder.reference(file);
                 let added = self.session.add_pair(&PairFiles::new(&issuer.name, &path, None)).await;
                 // Somebody else may have been quicker, under this very name: then it is the same certificate.
                 if let Err(failed) = added
@@ -197,7 +198,7 @@ impl Work<'_, '_> {
         let mut removed = Vec::new();
         let free: Vec<_> = garbage.files.iter().filter(|file| !used.contains(*file)).collect();
         for file in free {
-            match self.session.remove_file(folder, file).await {
+            match self.session.remove_file(&folder.path, file).await {
                 Ok(()) => removed.push(file.clone()),
                 Err(error) => tracing::warn!(%error, "an old file could not be removed"),
             }
@@ -207,9 +208,9 @@ impl Work<'_, '_> {
 }
 
 /// The files in `folder` that some pair is made of.
-pub(super) fn used_files(pairs: &std::collections::BTreeMap<String, super::Pair>, folder: &str) -> BTreeSet<String> {
+pub(super) fn used_files(pairs: &std::collections::BTreeMap<String, super::Pair>, folder: &Folder) -> BTreeSet<String> {
     let files = pairs.values().flat_map(|pair| [Some(&pair.cert), pair.key.as_ref()]).flatten();
-    files.filter_map(|path| super::names::in_folder(path, folder)).map(str::to_owned).collect()
+    files.filter_map(|path| folder.file(path)).map(str::to_owned).collect()
 }
 
 /// Binds and unbinds; what comes is bound before what goes is unbound, unless the appliance does not have both. Whether
@@ -252,8 +253,7 @@ pub(super) async fn rebind(
 }
 
 fn content(delivery: &Delivery, bundle: &CertificateBundle, file: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let is =
-        |path: Option<&String>| path.and_then(|path| super::names::in_folder(path, &delivery.folder)) == Some(file);
+    let is = |path: Option<&String>| path.and_then(|path| delivery.folder.file(path)) == Some(file);
     if is(Some(&delivery.after.cert)) {
         return Ok(Zeroizing::new(bundle.leaf_pem().into_bytes()));
     }
@@ -265,14 +265,6 @@ fn content(delivery: &Delivery, bundle: &CertificateBundle, file: &str) -> Resul
     let der = der.ok_or_else(|| stale("an interrupted attempt was about to deliver another chain"))?;
     let one = CertificateBundle::new(vec![der.clone()], None)?;
     Ok(Zeroizing::new(one.leaf_pem().into_bytes()))
-}
-
-/// How a pair refers to a file.
-fn reference(config: &NetScalerConfig, delivery: &Delivery, file: &str) -> String {
-    match config.folder {
-        None => file.to_owned(),
-        Some(_) => format!("{}/{file}", delivery.folder),
-    }
 }
 
 pub(super) fn stale(why: &str) -> Error {

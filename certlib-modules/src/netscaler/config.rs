@@ -5,6 +5,7 @@ use certlib_core::secret::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::OPERATION;
+use super::names::Folder;
 use crate::net::{Connection, HttpUrl};
 use crate::probe::Endpoint;
 
@@ -155,12 +156,13 @@ impl NetScalerLocation {
 
 impl NetScalerConfig {
     /// Where files go.
-    pub(super) fn folder(&self, location: &NetScalerLocation) -> String {
-        match (&self.folder, &location.partition) {
-            (Some(folder), _) => folder.trim_end_matches('/').to_owned(),
-            (None, Some(partition)) => format!("/nsconfig/partitions/{partition}/ssl"),
-            (None, None) => FOLDER.to_owned(),
-        }
+    pub(super) fn folder(&self, location: &NetScalerLocation) -> Folder {
+        let default = match &location.partition {
+            Some(partition) => format!("/nsconfig/partitions/{partition}/ssl"),
+            None => FOLDER.to_owned(),
+        };
+        let path = self.folder.as_ref().map_or_else(|| default.clone(), |path| path.trim_end_matches('/').to_owned());
+        Folder { path, default }
     }
 }
 
@@ -192,7 +194,7 @@ pub(super) fn check(
             "a partition's name has letters, digits, `_`, `-` and `.`; at most 63",
         ));
     }
-    let folder = config.folder(location);
+    let folder = config.folder(location).path;
     let parts = || folder.split('/').skip(1);
     let good = parts().all(|part| !part.is_empty() && part != "." && part != ".." && part.bytes().all(is_plain));
     if !folder.starts_with('/') || !good || folder.len() > 127 {

@@ -80,6 +80,7 @@ use certlib_core::{CertificateBundle, Context};
 
 use self::apply::{Work, possible, stale};
 pub use self::config::{Bind, Chain, HolderKind, NetScalerConfig, NetScalerCredentials, NetScalerLocation, Switch};
+pub use self::names::Folder;
 pub use self::objects::{Bound, Pair};
 use self::rollback::{WayBack, refused};
 use self::session::Session;
@@ -241,7 +242,7 @@ impl DistributionModule for NetScaler {
             cx.check_cancelled(OPERATION)?;
         }
         let effect = if recorded.is_some() { Effect::Possible } else { Effect::None };
-        let _turn = self.turns.take(&target.location.url).await;
+        let _turn = self.turns.take(&target.location.url, target.location.peer_url.as_deref()).await;
         let mut session = self.open(cx, target).await.map_err(|error| error.with_effect(effect))?;
         let outcome = match recorded {
             Some(recorded) => {
@@ -270,7 +271,7 @@ impl DistributionModule for NetScaler {
         if delivery.appliance != target.location.appliance() {
             return Ok(refused(WRONG_TARGET, &delivery.appliance, "is where the delivery was"));
         }
-        let _turn = self.turns.take(&target.location.url).await;
+        let _turn = self.turns.take(&target.location.url, target.location.peer_url.as_deref()).await;
         let mut session = self.open(cx, target).await.map_err(possible)?;
         let mut way = WayBack { session: &mut session, credentials: target.credentials, delivery, saved };
         let outcome = way.run(cx).await.map_err(possible);

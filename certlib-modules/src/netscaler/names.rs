@@ -5,6 +5,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use certlib_core::Fingerprint;
 use certlib_core::bundle::LeafInfo;
+use serde::{Deserialize, Serialize};
 
 /// What every name of ours begins with.
 pub(super) const MARK: &str = "certlib-";
@@ -76,10 +77,37 @@ pub(super) fn is_issuer(name: &str) -> bool {
     name.strip_prefix(MARK).and_then(|rest| rest.strip_prefix("ca-")).is_some_and(|rest| is_hex(rest, ISSUER_DIGITS))
 }
 
-/// The file name, if `path` is a bare one or lies in `folder`.
-pub(super) fn in_folder<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
-    let name = if path.starts_with('/') { path.strip_prefix(folder)?.strip_prefix('/')? } else { path };
-    (!name.contains('/')).then_some(name)
+/// Where the module's files are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Folder {
+    /// Its path.
+    pub path: String,
+    /// The folder that bare names stand for.
+    pub default: String,
+}
+
+impl Folder {
+    /// How a pair refers to a file in it: by its bare name where that is what the appliance expects.
+    pub(super) fn reference(&self, file: &str) -> String {
+        if self.path == self.default { file.to_owned() } else { format!("{}/{file}", self.path) }
+    }
+
+    /// The file in it that a pair refers to.
+    pub(super) fn file<'a>(&self, reference: &'a str) -> Option<&'a str> {
+        let name = match reference.strip_prefix(&self.path).and_then(|rest| rest.strip_prefix('/')) {
+            Some(name) => name,
+            None if self.path == self.default => reference,
+            None => return None,
+        };
+        (!name.contains('/')).then_some(name)
+    }
+
+    /// Folder and name of any file that a pair refers to.
+    pub(super) fn split<'a>(&'a self, reference: &'a str) -> (&'a str, &'a str) {
+        reference.rsplit_once('/').unwrap_or((&self.default, reference))
+    }
 }
 
 fn digits(fingerprint: Fingerprint, count: usize) -> String {
@@ -144,9 +172,16 @@ mod tests {
 
     #[test]
     fn files_are_looked_up_by_bare_name_or_path() {
-        assert_eq!(in_folder("a.cer", "/nsconfig/ssl"), Some("a.cer"));
-        assert_eq!(in_folder("/nsconfig/ssl/a.cer", "/nsconfig/ssl"), Some("a.cer"));
-        assert_eq!(in_folder("/nsconfig/ssl/sub/a.cer", "/nsconfig/ssl"), None);
-        assert_eq!(in_folder("/elsewhere/a.cer", "/nsconfig/ssl"), None);
+        let folder = |path: &str| Folder { path: path.to_owned(), default: "/nsconfig/ssl".to_owned() };
+        let default = folder("/nsconfig/ssl");
+        assert_eq!(default.reference("a.cer"), "a.cer");
+        assert_eq!(default.file("a.cer"), Some("a.cer"));
+        assert_eq!(default.file("/nsconfig/ssl/a.cer"), Some("a.cer"));
+        assert_eq!(default.file("/nsconfig/ssl/sub/a.cer"), None);
+        assert_eq!(default.file("/elsewhere/a.cer"), None);
+        let other = folder("/nsconfig/ssl/sub");
+        assert_eq!(other.file(&other.reference("a.cer")), Some("a.cer"));
+        assert_eq!(other.file("a.cer"), None);
+        assert_eq!((other.split("a.cer"), other.split("/x/a.cer")), (("/nsconfig/ssl", "a.cer"), ("/x", "a.cer")));
     }
 }

@@ -171,11 +171,7 @@ impl Session<'_> {
     }
 
     /// The content of a file; `None` when it is not there, or not for this login to read.
-    pub(super) async fn file(&mut self, folder: &str, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        let (folder, name) = match path.rsplit_once('/') {
-            Some((folder, name)) => (folder, name),
-            None => (folder, path),
-        };
+    pub(super) async fn file(&mut self, folder: &str, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let query = args(&[("filelocation", folder)]);
         match self.send(&Call::get("systemfile").name(name).query(&query), NOTHING).await {
             Ok(body) => {

@@ -30,7 +30,7 @@ fn steps(config: &NetScalerConfig, delivery: &Delivery, unsaved: Option<bool>) -
         return vec![Step::new(Verb::Keep, format!("certkey {}", delivery.pair)).before(now)];
     }
     let mut steps = Vec::new();
-    let file = |file: &String| Step::new(Verb::Create, format!("file {}/{file}", delivery.folder));
+    let file = |file: &String| Step::new(Verb::Create, format!("file {}/{file}", delivery.folder.path));
     steps.extend(delivery.files.iter().map(file));
     for issuer in delivery.issuers.iter().rev() {
         let subject = format!("certkey {}", issuer.name);
@@ -52,7 +52,7 @@ fn steps(config: &NetScalerConfig, delivery: &Delivery, unsaved: Option<bool>) -
             _ => step,
         });
     }
-    let gone = delivery.garbage.files.iter().map(|file| format!("file {}/{file}", delivery.folder));
+    let gone = delivery.garbage.files.iter().map(|file| format!("file {}/{file}", delivery.folder.path));
     steps.extend(gone.map(|subject| Step::new(Verb::Delete, subject).irreversible()));
     steps
 }

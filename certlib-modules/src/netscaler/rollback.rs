@@ -8,7 +8,6 @@ use certlib_core::module::RollbackOutcome;
 
 use super::NetScalerCredentials;
 use super::apply::{rebind, used_files};
-use super::names::in_folder;
 use super::objects::{Bound, PairFiles};
 use super::session::Session;
 use super::undo::{Delivery, HolderChange, Is};
@@ -41,10 +40,11 @@ impl<'w> WayBack<'w, '_> {
             Ok(holders) => holders,
             Err(refusal) => return Ok(refusal),
         };
-        if is == Is::After && delivery.changes_files() {
-            if let Some(refusal) = self.cannot_return(cx).await? {
-                return Ok(refusal);
-            }
+        if is == Is::After
+            && delivery.changes_files()
+            && let Some(refusal) = self.cannot_return(cx).await?
+        {
+            return Ok(refusal);
         }
         let mut changed = false;
         for (change, now) in &holders {
@@ -128,7 +128,7 @@ impl<'w> WayBack<'w, '_> {
             if link.is_some() && link != before.link {
                 self.session.ensure_link(pair, None).await?;
             }
-            let is_ours = before.key.as_ref().and_then(|key| in_folder(key, folder));
+            let is_ours = before.key.as_ref().and_then(|key| folder.file(key));
             let is_ours = is_ours.is_some_and(|file| file.starts_with(super::names::MARK));
             let passphrase = self.credentials.former_passphrase.as_ref().filter(|_| !is_ours);
             let mut files = PairFiles::new(pair, &before.cert, before.key.as_deref()).with_passphrase(passphrase);
@@ -169,11 +169,11 @@ impl<'w> WayBack<'w, '_> {
     async fn remove_files(&mut self) -> Result<bool> {
         let Delivery { files, folder, .. } = self.delivery;
         let used = used_files(&self.session.pairs().await?, folder);
-        let there = self.session.files(folder).await?;
+        let there = self.session.files(&folder.path).await?;
         let mut changed = false;
         let ours: Vec<_> = files.iter().filter(|file| there.contains(*file) && !used.contains(*file)).collect();
         for file in ours {
-            self.session.remove_file(folder, file).await?;
+            self.session.remove_file(&folder.path, file).await?;
             changed = true;
         }
         Ok(changed)

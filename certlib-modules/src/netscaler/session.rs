@@ -149,12 +149,20 @@ impl<'a> Session<'a> {
     pub(super) async fn require_primary(&mut self) -> Result<()> {
         let body = match self.send(&Call::get("hanode"), NOTHING).await {
             Ok(body) => body,
-            // Who administers a partition only may not look at this.
-            Err(Failed { why: Why::NotAllowed | Why::Absent, error }) if error.code() != "login_refused" => {
-                tracing::warn!("the login may not read `hanode`, so whether the node is primary is not known");
+            Err(failed) => {
+                // Who administers a partition only may not look at this; inside of one, nobody may on some builds.
+                let hidden = match failed.why {
+                    Why::NotAllowed => failed.error.code() != "login_refused",
+                    Why::Absent => true,
+                    Why::Declined => self.partition.is_some(),
+                    _ => false,
+                };
+                if !hidden {
+                    return Err(failed.error);
+                }
+                tracing::warn!("`hanode` may not be read, so whether the node is primary is not known");
                 return Ok(());
             }
-            Err(failed) => return Err(failed.error),
         };
         let nodes = nitro::items(&body, "hanode");
         let own = nodes.iter().find(|node| text(node, "id").as_deref() == Some("0")).or_else(|| nodes.first());

@@ -8,7 +8,7 @@ use certlib_core::{CertificateBundle, Fingerprint};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::names::{self, Names, in_folder};
+use super::names::{self, Folder, Names};
 use super::objects::{Bound, Pair, serial};
 use super::session::Session;
 use super::undo::{After, Delivery, Garbage, HolderChange, Issuer};
@@ -38,7 +38,7 @@ pub(super) struct Survey<'s, 'a> {
     pub(super) config: &'a NetScalerConfig,
     pub(super) credentials: &'a NetScalerCredentials,
     names: Names,
-    folder: String,
+    folder: Folder,
     pairs: BTreeMap<String, Pair>,
     files: BTreeSet<String>,
 }
@@ -53,7 +53,7 @@ impl<'s, 'a> Survey<'s, 'a> {
     ) -> Result<Self> {
         let folder = config.folder(location);
         let pairs = session.pairs().await?;
-        let files = session.files(&folder).await?;
+        let files = session.files(&folder.path).await?;
         let names = Names::new(&location.certkey);
         Ok(Self { session, location, config, credentials, names, folder, pairs, files })
     }
@@ -77,7 +77,7 @@ impl<'s, 'a> Survey<'s, 'a> {
             (Some(before), true) => (before.cert.clone(), before.key.clone()),
             _ => {
                 let (cert, key) = self.names.files(&leaf.info);
-                (self.reference(&cert), Some(self.reference(&key)))
+                (self.folder.reference(&cert), Some(self.folder.reference(&key)))
             }
         };
         let link = match self.config.chain {
@@ -92,7 +92,7 @@ impl<'s, 'a> Survey<'s, 'a> {
         };
         let holders = self.holders(&pair, &family).await?;
         let own = [Some(&after.cert), after.key.as_ref()].into_iter().flatten().filter(|_| !holds);
-        let own = own.filter_map(|file| in_folder(file, &self.folder)).map(str::to_owned);
+        let own = own.filter_map(|file| self.folder.file(file)).map(str::to_owned);
         let needed = own.chain(issuers.iter().filter_map(|issuer| issuer.added.clone()));
         let files = needed.filter(|file| !self.files.contains(file)).collect();
         let mut delivery = Delivery {
@@ -113,14 +113,6 @@ impl<'s, 'a> Survey<'s, 'a> {
         Ok(delivery)
     }
 
-    /// How a pair refers to a file: by its bare name where that is what the appliance expects.
-    fn reference(&self, file: &str) -> String {
-        match self.config.folder {
-            None => file.to_owned(),
-            Some(_) => format!("{}/{file}", self.folder),
-        }
-    }
-
     /// The pairs that this target's certificate may be in.
     fn family(&self) -> Vec<String> {
         let own = self.pairs.keys().filter(|name| **name == self.location.certkey || self.names.is_pair(name));
@@ -134,7 +126,8 @@ impl<'s, 'a> Survey<'s, 'a> {
         };
         let expires = pair.expires();
         let cert = pair.cert.clone();
-        let Some(content) = self.session.file(&self.folder, &cert).await? else {
+        let (folder, file) = self.folder.split(&cert);
+        let Some(content) = self.session.file(folder, file).await? else {
             return Ok(expires.is_none_or(|at| at == wanted.info.not_after.replace_nanosecond(0).unwrap_or(at)));
         };
         Ok(match CertificateDer::pem_slice_iter(&content).next() {
@@ -224,15 +217,16 @@ impl<'s, 'a> Survey<'s, 'a> {
     /// Whether the pair can be made again as it was: with its files, and its key's pass phrase.
     async fn check_former(&mut self, before: &Pair) -> Result<bool> {
         let named = [Some(&before.cert), before.key.as_ref()].into_iter().flatten();
-        let there = named.filter_map(|file| in_folder(file, &self.folder)).all(|file| self.files.contains(file));
+        let there = named.filter_map(|file| self.folder.file(file)).all(|file| self.files.contains(file));
         let Some(key) = before.key.as_ref().filter(|_| self.credentials.former_passphrase.is_none()) else {
             return Ok(there);
         };
-        let is_ours = in_folder(key, &self.folder).is_some_and(|file| self.names.generation(file).is_some());
+        let is_ours = self.folder.file(key).is_some_and(|file| self.names.generation(file).is_some());
         if is_ours || !there {
             return Ok(there);
         }
-        let content = self.session.file(&self.folder, key).await?;
+        let (folder, file) = self.folder.split(key);
+        let content = self.session.file(folder, file).await?;
         let encrypted = content.is_some_and(|content| content.windows(9).any(|part| part == b"ENCRYPTED"));
         if encrypted {
             let why = "the pair's present key is encrypted, so there would be no way back; \
@@ -283,7 +277,7 @@ impl<'s, 'a> Survey<'s, 'a> {
         let ours = family.iter().filter(|member| self.names.is_pair(member) && **member != delivery.pair);
         for member in ours.collect::<Vec<_>>() {
             if self.session.holders(member).await?.is_empty() {
-                let cert = self.pairs.get(member).and_then(|pair| in_folder(&pair.cert, &self.folder));
+                let cert = self.pairs.get(member).and_then(|pair| self.folder.file(&pair.cert));
                 let generation = cert.and_then(|cert| self.names.generation(cert)).map(str::to_owned);
                 idle.push((generation, member.clone()));
             } else {
@@ -308,7 +302,7 @@ impl<'s, 'a> Survey<'s, 'a> {
         let staying = self.pairs.iter().filter(|(name, _)| !pairs.contains(name));
         let used = staying.flat_map(|(_, pair)| [Some(&pair.cert), pair.key.as_ref()]).flatten();
         let after = [Some(&delivery.after.cert), delivery.after.key.as_ref()].into_iter().flatten();
-        let used: BTreeSet<_> = used.chain(after).filter_map(|path| in_folder(path, &self.folder)).collect();
+        let used: BTreeSet<_> = used.chain(after).filter_map(|path| self.folder.file(path)).collect();
         let generation = |file: &&str| self.names.generation(file).map(str::to_owned);
         let in_use: BTreeSet<_> = used.iter().filter_map(generation).collect();
         let free = self.files.iter().filter(|file| !used.contains(file.as_str()));
@@ -316,7 +310,7 @@ impl<'s, 'a> Survey<'s, 'a> {
         old.retain(|(generation, _)| !in_use.contains(generation));
         old.sort();
         // Two generations: what comes, and what is there, or the newest one before if that is not ours.
-        let former = delivery.before.as_ref().and_then(|before| in_folder(&before.cert, &self.folder));
+        let former = delivery.before.as_ref().and_then(|before| self.folder.file(&before.cert));
         let former_is_ours = former.is_some_and(|file| self.names.generation(file).is_some()) || in_use.len() > 1;
         let kept = old.last().map(|(newest, _)| newest.clone()).filter(|_| !former_is_ours);
         let mut files: Vec<_> =

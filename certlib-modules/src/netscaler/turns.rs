@@ -1,6 +1,6 @@
 //! One change at a time on each appliance: two of them at once get in each other's way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
@@ -12,9 +12,15 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Waits for the turn; it ends when the guard is dropped. Cancel-safe.
-    pub(super) async fn take(&self, appliance: &str) -> OwnedMutexGuard<()> {
-        self.of(appliance).lock_owned().await
+    /// Waits for the turn at both nodes of a pair; it ends when the guards are dropped. Cancel-safe.
+    pub(super) async fn take(&self, url: &str, peer_url: Option<&str>) -> Vec<OwnedMutexGuard<()>> {
+        // In order, so that no two wait for each other, whichever node they name first.
+        let nodes: BTreeSet<_> = std::iter::once(url).chain(peer_url).collect();
+        let mut guards = Vec::with_capacity(nodes.len());
+        for turn in nodes.into_iter().map(|node| self.of(node)).collect::<Vec<_>>() {
+            guards.push(turn.lock_owned().await);
+        }
+        guards
     }
 
     fn of(&self, appliance: &str) -> Arc<Turn<()>> {
@@ -36,12 +42,13 @@ mod tests {
     #[tokio::test]
     async fn one_at_a_time_and_nothing_is_kept() {
         let turns = Turns::default();
-        let first = turns.take("a").await;
-        assert!(turns.of("a").try_lock().is_err());
-        drop(turns.take("b").await);
+        let first = turns.take("a", Some("b")).await;
+        assert!(turns.of("a").try_lock().is_err() && turns.of("b").try_lock().is_err());
+        drop(turns.take("c", None).await);
         drop(first);
-        drop(turns.take("a").await);
-        drop(turns.take("c").await);
+        drop(turns.take("b", Some("a")).await);
+        drop(turns.take("a", Some("a")).await);
+        drop(turns.take("d", None).await);
         assert_eq!(turns.waiting.lock().unwrap().len(), 1, "those that nobody waits for are forgotten");
     }
 }

@@ -8,7 +8,7 @@ use certlib_core::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use super::HolderKind;
-use super::names::in_folder;
+use super::names::Folder;
 use super::objects::{Bound, Pair};
 
 /// One entry of the journal.
@@ -30,7 +30,7 @@ pub struct Delivery {
     /// Which appliance, partition and target.
     pub appliance: String,
     /// Where the files are.
-    pub folder: String,
+    pub folder: Folder,
     /// The pair that holds the certificate afterwards.
     pub pair: String,
     /// How that pair was; `None` when it is added.
@@ -171,7 +171,7 @@ impl Delivery {
 
     /// Whether both name the same file: builds show a bare name or a path.
     fn same_file(&self, one: Option<&String>, other: Option<&String>) -> bool {
-        let plain = |name: &'_ String| in_folder(name, &self.folder).unwrap_or(name).to_owned();
+        let plain = |name: &'_ String| self.folder.file(name).unwrap_or(name).to_owned();
         one.map(plain) == other.map(plain)
     }
 }
@@ -218,7 +218,7 @@ mod tests {
     fn delivery(before: Option<Pair>) -> Delivery {
         Delivery {
             appliance: "a".into(),
-            folder: "/nsconfig/ssl".into(),
+            folder: Folder { path: "/nsconfig/ssl".into(), default: "/nsconfig/ssl".into() },
             pair: "shop".into(),
             before,
             restorable: true,

@@ -105,7 +105,22 @@ async fn who_may_not_see_the_roles_goes_on() {
     let mut work = shop.work(json!({}));
     work.deliver(&new.bundle()).await.unwrap();
     assert_eq!(shop.serves(NAME).await, new.fingerprint());
-    let fault = Fault::Refuse { status: 503, errorcode: 1 };
-    shop.sim.inject(Injection::new(fault).on(Method::GET, "hanode"));
+    let refuse = |status, errorcode| Injection::new(Fault::Refuse { status, errorcode }).on(Method::GET, "hanode");
+    shop.sim.inject(refuse(503, 1));
     assert_eq!(work.plan(&new.bundle()).await.unwrap_err().code(), "busy", "that is no permission");
+    shop.sim.clear_faults();
+    shop.sim.inject(refuse(599, 4711));
+    assert_eq!(work.plan(&new.bundle()).await.unwrap_err().code(), "declined", "nor is that, outside of partitions");
+}
+
+#[tokio::test]
+async fn inside_of_a_partition_roles_may_be_hidden() {
+    let shop = Shop::build(NetscalerSim::builder(), "tenant").await;
+    let new = shop.pki.by_b();
+    let mut work = shop.work(json!({}));
+    // The first look comes before the partition is entered.
+    let hidden = Fault::Refuse { status: 599, errorcode: 4711 };
+    shop.sim.inject(Injection::new(hidden).on(Method::GET, "hanode").after(2));
+    work.deliver(&new.bundle()).await.unwrap();
+    assert_eq!(shop.serves(NAME).await, new.fingerprint());
 }

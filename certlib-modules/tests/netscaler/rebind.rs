@@ -57,9 +57,7 @@ async fn it_is_never_without_chain() {
     let mut work = shop.work(rebind());
     work.deliver(&new.bundle()).await.unwrap();
     let history = shop.sim.history();
-    let at = |wanted: &dyn Fn(&certlib_testkit::netscaler::Record) -> bool| {
-        history.iter().rposition(|one| wanted(one)).unwrap()
-    };
+    let at = |wanted: &dyn Fn(&certlib_testkit::netscaler::Record) -> bool| history.iter().rposition(wanted).unwrap();
     let linked = at(&|one| one.query == "action=link");
     let bound = at(&|one| one.resource == "sslvserver_sslcertkey_binding" && one.is_change());
     assert!(linked < bound, "linked first, then bound");

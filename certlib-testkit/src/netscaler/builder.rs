@@ -12,7 +12,6 @@ use super::{
 use crate::{
     Result,
     http_server::{HttpServer, Tls},
-    pki::TestCa,
 };
 
 /// Describes a [`NetscalerSim`]; made by [`NetscalerSim::builder`].
@@ -124,19 +123,19 @@ impl NetscalerSimBuilder {
             let mut state = lock(&state);
             state.saved = state.partitions.clone();
         }
-        let ca = TestCa::new("simulated NetScaler root")?;
-        let mut nodes = Vec::new();
+        let (mut nodes, mut ca_pem) = (Vec::new(), String::new());
         for number in 0..if self.pair { 2 } else { 1 } {
             let tls = if self.plain_http {
                 Tls::Plain
             } else {
-                let issued = Box::new(ca.issue(&["localhost", "127.0.0.1"])?);
-                Tls::Encrypted { issued, asks_clients: false }
+                let (tls, own_ca) = Tls::own(&format!("simulated NetScaler {number}"), false)?;
+                ca_pem.push_str(&own_ca);
+                tls
             };
             nodes.push(HttpServer::start(tls, Arc::new(Node { number, state: state.clone() })).await?);
         }
         let urls = nodes.iter().map(HttpServer::url).collect();
-        let ca_pem = (!self.plain_http).then(|| ca.certificate_pem().to_owned());
+        let ca_pem = Some(ca_pem).filter(|pem| !pem.is_empty());
         let (user, password) = (self.user, self.password);
         Ok(NetscalerSim { state, urls, nodes, ca_pem, user, password, _stop: guard })
     }

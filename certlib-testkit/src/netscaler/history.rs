@@ -8,6 +8,8 @@ use super::nitro::Call;
 pub struct Record {
     /// Which node got it: 0, or 1 for the peer.
     pub node: usize,
+    /// The number of the connection it came on; each node counts its own, from 1.
+    pub connection: u64,
     /// The HTTP method.
     pub method: String,
     /// Such as `sslcertkey`.
@@ -23,9 +25,10 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn of(node: usize, primary: bool, call: &Call) -> Self {
+    pub(super) fn of(node: usize, connection: u64, primary: bool, call: &Call) -> Self {
         Self {
             node,
+            connection,
             method: call.method.as_str().to_owned(),
             resource: call.resource.clone(),
             name: call.name.clone().unwrap_or_default(),

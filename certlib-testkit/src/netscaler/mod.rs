@@ -96,7 +96,7 @@ impl NetscalerSim {
         self.nodes[0].address()
     }
 
-    /// The root to trust for the management addresses, PEM, unless it speaks plain HTTP.
+    /// The roots to trust for the management addresses, PEM, unless it speaks plain HTTP.
     #[must_use]
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()

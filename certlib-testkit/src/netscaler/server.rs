@@ -1,9 +1,6 @@
 //! HTTP: one address for each node.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -26,23 +23,17 @@ pub(super) struct Node {
 }
 
 impl Handler for Node {
-    fn answer(
-        self: Arc<Self>,
-        _peer: Peer,
-        request: Request<Bytes>,
-    ) -> impl Future<Output = Option<Response<Bytes>>> + Send {
-        async move {
-            match Call::read(&request) {
-                None => Some(page(404, "Not Found")),
-                Some(Err(refusal)) => Some(Answer::from(refusal).render()),
-                Some(Ok(call)) => self.meet(call, &request).await,
-            }
+    async fn answer(self: Arc<Self>, peer: Peer, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        match Call::read(&request) {
+            None => Some(page(404, "Not Found")),
+            Some(Err(refusal)) => Some(Answer::from(refusal).render()),
+            Some(Ok(call)) => self.meet(call, peer.connection, &request).await,
         }
     }
 }
 
 impl Node {
-    async fn meet(&self, call: Call, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    async fn meet(&self, call: Call, connection: u64, request: &Request<Bytes>) -> Option<Response<Bytes>> {
         let fault = fault::meet(&mut lock(&self.state).faults, &call);
         if let Some(Fault::Slow(by)) = fault {
             tokio::time::sleep(by).await;
@@ -58,7 +49,7 @@ impl Node {
             Some(Fault::SessionExpires) => state.sessions.clear(),
             _ => {}
         }
-        let mut record = Record::of(self.number, state.primary == self.number, &call);
+        let mut record = Record::of(self.number, connection, state.primary == self.number, &call);
         let response = match fault {
             Some(Fault::LoseRequest) => None,
             Some(Fault::Refuse { status, errorcode }) => {

@@ -223,10 +223,6 @@ pub(super) fn refused(answer: &Answer, now: OffsetDateTime) -> Error {
                 "the delivery network may not read the certificate manager; delegate that in the console of the CDN";
             (ErrorClass::Auth, "scm_delegation_missing", why)
         }
-        (403, _) | (_, "SCM.0003") => {
-            let why = "the access key lacks a permission; see this module's documentation for those it needs";
-            (ErrorClass::Auth, "not_permitted", why)
-        }
         (_, "SCM.0006") => {
             let why = "the certificate manager cannot read the certificate or its key";
             (ErrorClass::Validation, "certificate_refused", why)
@@ -234,6 +230,10 @@ pub(super) fn refused(answer: &Answer, now: OffsetDateTime) -> Error {
         (_, "SCM.0011") => {
             let why = "the certificate manager takes no more uploads; delete certificates or raise the quota";
             (ErrorClass::IoPermanent, "quota_exhausted", why)
+        }
+        (403, _) | (_, "SCM.0003") => {
+            let why = "the access key lacks a permission; see this module's documentation for those it needs";
+            (ErrorClass::Auth, "not_permitted", why)
         }
         (404, _) => {
             let why = "there is no such object; check the ids, the project and the region";

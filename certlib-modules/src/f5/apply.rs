@@ -1,15 +1,17 @@
 //! Doing what was planned.
 
+use std::collections::BTreeSet;
+
 use certlib_core::CertificateBundle;
 use certlib_core::error::{Effect, Error, Result, codes};
-use certlib_core::module::{ApprovedPlan, Facts, Journal};
+use certlib_core::module::{ApprovedPlan, Facts, Journal, Verb};
 use certlib_core::secret::SecretString;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::finish::Removed;
-use super::profile::Selection;
+use super::profile::{Pair, Selection};
 use super::session::Session;
 use super::survey::Survey;
 use super::transaction::{Command, Committed};
@@ -47,7 +49,7 @@ impl Delivery<'_> {
                 None => return Ok(Facts::new().with("changed", Vec::<String>::new())),
             },
         };
-        let removed = self.clean(session, bundle, journal).await.map_err(possible)?;
+        let removed = self.clean(session, bundle, approved, &switch, journal).await.map_err(possible)?;
         session.keep().await?;
         Ok(self.facts(&switch, removed, resumed))
     }
@@ -170,17 +172,28 @@ impl Delivery<'_> {
         }
     }
 
-    /// Removes what former deliveries left behind. A problem with that does not spoil the delivery.
+    /// Removes what former deliveries left behind: what the plan said, as far as nothing uses it now, and without what the
+    /// way back needs. A problem with that does not spoil the delivery.
     async fn clean(
         &self,
         session: &Session<'_>,
         bundle: &CertificateBundle,
+        approved: &ApprovedPlan,
+        switch: &Switch,
         journal: &Journal<'_, Undo>,
     ) -> Result<Removed> {
-        let stale = match self.survey(session, bundle).await {
+        let planned = approved.plan().steps.iter().filter(|step| step.verb == Verb::Delete);
+        let planned: BTreeSet<&str> = planned.map(|step| step.subject.as_str()).collect();
+        if planned.is_empty() {
+            return Ok(Removed::default());
+        }
+        let mut stale = match self.survey(session, bundle).await {
             Ok(survey) => survey.stale,
             Err(error) => return Ok(Removed { problem: Some(error), ..Removed::default() }),
         };
+        let former: BTreeSet<&str> =
+            switch.profiles.iter().filter_map(|change| change.before.as_ref()).flat_map(Pair::files).collect();
+        stale.retain(|object| planned.contains(object.title().as_str()) && !former.contains(object.name.as_str()));
         if stale.is_empty() {
             return Ok(Removed::default());
         }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::session::{Call, Session, f5_code, refused, success};
+use super::session::{Call, Session, accepted, f5_code, is_absent};
 use super::undo::{Object, Part};
 use super::{OPERATION, names};
 
@@ -39,12 +39,12 @@ impl Session<'_> {
         for object in ordered.chain(objects.iter().filter(|object| object.part == Part::Key)) {
             let path = ["tm", "sys", "file", object.part.collection(), &names::segment(&object.name)];
             match self.send(&Call::new(Method::DELETE, &path).harmless()).await {
-                Ok(answer) if answer.is_success() => removed.gone.push(object.name.clone()),
-                Ok(answer) if answer.status() == 404 => {}
+                Ok(answer) if accepted(&answer).is_ok() => removed.gone.push(object.name.clone()),
+                Ok(answer) if is_absent(&answer) => {}
                 Ok(answer) if f5_code(&answer).is_some_and(|code| IN_USE.contains(&code.as_str())) => {
                     removed.in_use.push(object.name.clone());
                 }
-                Ok(answer) => removed.problem = Some(refused(&answer)),
+                Ok(answer) => removed.problem = accepted(&answer).err(),
                 Err(error) => removed.problem = Some(error),
             }
         }
@@ -60,12 +60,12 @@ impl Session<'_> {
         if self.config.save {
             let body = json!({ "command": "save" });
             let call = Call::new(Method::POST, &["tm", "sys", "config"]).json(&body).harmless();
-            self.send(&call).await.and_then(success).map_err(possible)?;
+            self.send(&call).await.and_then(|answer| accepted(&answer)).map_err(possible)?;
         }
         if let Some(group) = &self.config.sync_group {
             let body = json!({ "command": "run", "utilCmdArgs": format!("config-sync to-group {group}") });
             let call = Call::new(Method::POST, &["tm", "cm"]).json(&body).harmless();
-            self.send(&call).await.and_then(success).map_err(possible)?;
+            self.send(&call).await.and_then(|answer| accepted(&answer)).map_err(possible)?;
             self.await_sync(group).await.map_err(possible)?;
         }
         Ok(())

@@ -55,10 +55,11 @@
 //! | Code | Class | Meaning |
 //! |---|---|---|
 //! | `login_failed`, `permission_denied` | `Auth` | wrong password; not allowed, even after the one fresh login |
-//! | `login_unavailable`, `unit_not_active` | `IoTransient` | no token to be had; the other unit is active |
+//! | `login_unavailable`, `unit_not_active`, `api_unavailable` | `IoTransient` | no token to be had; the other unit is active; the REST daemon is starting |
 //! | `profile_missing`, `profile_inherits`, `entry_missing`, `entry_ambiguous`, `name_taken` | `Validation` | the target is not as the settings say |
 //! | `plan_stale`, `foreign_change` | `Validation` | somebody else changed something |
 //! | `key_mismatch`, `transaction_failed` | `Validation` | the unit declined; nothing was changed; `f5_code` says why |
+//! | `upload_incomplete`, `transaction_incomplete` | `IoTransient` | something came in between; nothing was changed |
 //! | `transaction_pending`, `sync_pending` | `IoTransient` | the unit did not finish in time |
 //! | `uploads_left` | `IoPermanent` | the key may still lie in the unit's folder for uploads |
 //! | `http_status` and those of [`net`](crate::net) | by status | anything else |
@@ -188,7 +189,10 @@ impl DistributionModule for F5 {
     ) -> Result<Facts> {
         let delivery = Delivery::checked(target)?;
         cx.check_cancelled(OPERATION)?;
-        let session = self.session(cx, target).await?;
+        // What an earlier attempt may have done, this one's failure to log in does not take away.
+        let begun = !undo.entries().await?.is_empty();
+        let session = self.session(cx, target).await;
+        let session = session.map_err(|error| if begun { apply::possible(error) } else { error })?;
         let outcome = delivery.execute(&session, bundle, plan, undo).await;
         session.close().await;
         outcome

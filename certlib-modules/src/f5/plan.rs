@@ -31,7 +31,7 @@ impl Delivery<'_> {
         let what = format!("begin: {} objects and {changing} profiles, all or nothing", new.len());
         steps.push(call("POST /mgmt/tm/transaction", what));
         for (object, there) in &survey.objects {
-            let subject = format!("sys file {} {}", object.part.collection(), object.name);
+            let subject = object.title();
             let what = format!("{} of {}", object.part.as_str(), bundle.fingerprint());
             steps.push(match there {
                 true => Step::new(Verb::Keep, subject).before(what),
@@ -54,8 +54,7 @@ impl Delivery<'_> {
             steps.push(call("POST /mgmt/tm/util/unix-rm", "the uploads".to_owned()));
         }
         for object in &survey.stale {
-            let subject = format!("sys file {} {}", object.part.collection(), object.name);
-            steps.push(Step::new(Verb::Delete, subject).before("of a former delivery, not used").irreversible());
+            steps.push(Step::new(Verb::Delete, object.title()).before("of a former delivery, not used").irreversible());
         }
         if self.config.save {
             steps.push(call("POST /mgmt/tm/sys/config", "save the running configuration".to_owned()));

@@ -28,16 +28,13 @@ impl Session<'_> {
                 (Is::Former, _) => {}
                 (Is::New, Some(found)) => switched.push((change, found)),
                 _ => {
-                    return Ok(refused(
-                        codes::FOREIGN_CHANGE,
-                        change,
-                        "has neither the new certificate nor the former",
-                    ));
+                    let why = "has neither the new certificate nor the former";
+                    return self.refuse(switch, refused(codes::FOREIGN_CHANGE, change, why)).await;
                 }
             }
         }
         if let Some(outcome) = self.refusal(switch, &switched).await? {
-            return Ok(outcome);
+            return self.refuse(switch, outcome).await;
         }
         self.point_back(switch, &switched).await?;
         self.remove_uploads(switch.uploads()).await.map_err(possible)?;
@@ -52,6 +49,12 @@ impl Session<'_> {
         self.keep().await?;
         let nothing = switched.is_empty() && removed.gone.is_empty();
         Ok(if nothing { RollbackOutcome::NothingToDo } else { RollbackOutcome::RolledBack })
+    }
+
+    /// Leaves everything as it is, except that uploads, which are nobody else's, go.
+    async fn refuse(&self, switch: &Switch, outcome: RollbackOutcome) -> Result<RollbackOutcome> {
+        self.remove_uploads(switch.uploads()).await.map_err(possible)?;
+        Ok(outcome)
     }
 
     /// Why going back would make things worse, if it would.

@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
                 Ok(answer) => match call.patience {
                     Patience::None => false,
                     Patience::Busy => answer.status() == BUSY,
-                    Patience::Harmless => !answer.is_success() && answer.refused().class().is_retryable(),
+                    Patience::Harmless => !answer.is_success() && refused(answer).class().is_retryable(),
                 },
                 Err(error) => call.patience == Patience::Harmless && error.class().is_retryable(),
             };
@@ -220,11 +220,10 @@ impl<'a> Session<'a> {
     /// As [`Session::send`] and [`refused`]; `IoTransient` `answer_invalid`.
     pub(super) async fn read<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<T>> {
         let answer = self.send(&Call { query, ..Call::new(Method::GET, path).harmless() }).await?;
-        match answer.status() {
-            404 => Ok(None),
-            _ if answer.is_success() => answer.json().map(Some),
-            _ => Err(refused(&answer)),
+        if is_absent(&answer) {
+            return Ok(None);
         }
+        if answer.is_success() { answer.json().map(Some) } else { Err(refused(&answer)) }
     }
 }
 
@@ -286,12 +285,16 @@ impl<'r> Call<'r> {
     }
 }
 
-/// The answer, if it is a success.
+/// What was answered, if it is a success: JSON, or `null` for nothing at all. Anything else, such as the page of a proxy,
+/// does not mean that the unit did something, whatever its status.
 ///
 /// # Errors
-/// As [`refused`].
-pub(super) fn success(answer: Answer) -> Result<Answer> {
-    if answer.is_success() { Ok(answer) } else { Err(refused(&answer)) }
+/// As [`refused`]; `IoTransient` `answer_invalid`.
+pub(super) fn accepted(answer: &Answer) -> Result<Value> {
+    if !answer.is_success() {
+        return Err(refused(answer));
+    }
+    if answer.body().is_empty() { Ok(Value::Null) } else { answer.json() }
 }
 
 /// What a unit answers that has other things to do.
@@ -311,8 +314,20 @@ struct LoginBody<'a> {
 
 /// The error that an answer without success is: by its status, with F5's own code in the context if there is one. What
 /// the unit said besides is not quoted.
+///
+/// `404` without such a code does not mean that an object does not exist: the REST daemon is starting, and will know the
+/// path in a minute. That is `IoTransient` `api_unavailable`.
 pub(super) fn refused(answer: &Answer) -> Error {
+    if answer.status() == 404 && f5_code(answer).is_none() {
+        let why = "the unit does not know this part of its API now; is its REST daemon starting, is it a BIG-IP?";
+        return answer.error(ErrorClass::IoTransient, "api_unavailable", why);
+    }
     with_code(answer.refused(), answer)
+}
+
+/// Whether the unit says that the object does not exist.
+pub(super) fn is_absent(answer: &Answer) -> bool {
+    answer.status() == 404 && f5_code(answer).is_some()
 }
 
 /// Adds F5's own code.

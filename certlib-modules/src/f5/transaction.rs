@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::OPERATION;
-use super::session::{Call, Session, f5_code, refused, success, with_code};
+use super::session::{Call, Session, accepted, f5_code, refused, with_code};
 use crate::net::Answer;
 
 /// One change.
@@ -71,7 +71,7 @@ impl Session<'_> {
     async fn begin(&self, commands: &[Command]) -> Result<String> {
         let begin = json!({});
         let call = Call::new(Method::POST, &["tm", "transaction"]).json(&begin);
-        let begun: Value = self.send(&call).await.and_then(success)?.json()?;
+        let begun = self.send(&call).await.and_then(|answer| accepted(&answer))?;
         let id = match &begun["transId"] {
             Value::Number(number) => number.to_string(),
             Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.clone(),
@@ -80,16 +80,30 @@ impl Session<'_> {
                 return Err(Error::transient(OPERATION, "answer_invalid", why));
             }
         };
-        for Command { method, path, body } in commands {
-            let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            let call = Call::new(method.clone(), &path).header("x-f5-rest-coordination-id", &id).json(body);
-            let answer = self.send(&call).await.and_then(success);
-            if let Err(error) = answer {
+        match self.fill(&id, commands).await {
+            Ok(()) => Ok(id),
+            Err(error) => {
                 self.abandon(&id).await;
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(id)
+    }
+
+    /// Adds the commands, and checks that they are all there, each once: an answer can be lost, or be somebody else's.
+    async fn fill(&self, id: &str, commands: &[Command]) -> Result<()> {
+        for Command { method, path, body } in commands {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let call = Call::new(method.clone(), &path).header("x-f5-rest-coordination-id", id).json(body);
+            self.send(&call).await.and_then(|answer| accepted(&answer))?;
+        }
+        let listed: Option<Value> = self.read(&["tm", "transaction", id, "commands"], &[]).await?;
+        let kept = listed.as_ref().and_then(|listed| listed["items"].as_array()).map_or(0, Vec::len);
+        if kept == commands.len() {
+            return Ok(());
+        }
+        let why = "the transaction does not hold what was put into it, so it is abandoned";
+        let error = Error::transient(OPERATION, "transaction_incomplete", why);
+        Err(error.with("commands", commands.len()).with("kept", kept))
     }
 
     /// Best effort: it would end by itself.

@@ -47,6 +47,13 @@ pub struct Object {
     pub name: String,
 }
 
+impl Object {
+    /// As plans name it.
+    pub(super) fn title(&self) -> String {
+        format!("sys file {} {}", self.part.collection(), self.name)
+    }
+}
+
 /// A part of a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::OPERATION;
-use super::session::{Call, Session, success};
+use super::session::{Call, Session, accepted};
 
 /// Where uploads lie.
 const DOWNLOADS: &str = "/var/config/rest/downloads/";
@@ -23,7 +23,7 @@ impl Session<'_> {
     /// Uploads a file in chunks; from the beginning again if one of them is lost.
     ///
     /// # Errors
-    /// As [`Session::send`] and [`success`]. Not cancel-safe: a part may lie there.
+    /// As [`Session::send`] and [`accepted`]. Not cancel-safe: a part may lie there.
     pub(super) async fn upload(&self, name: &str, content: &[u8]) -> Result<()> {
         let mut tried = 1;
         loop {
@@ -44,8 +44,13 @@ impl Session<'_> {
             // Without the unit `bytes` that HTTP has there.
             let range = format!("{first}-{}/{}", first + chunk.len() - 1, content.len());
             let call = Call::new(Method::POST, &path).header("content-range", &range).bytes(chunk);
-            self.send(&call).await.and_then(success)?;
+            let answer = self.send(&call).await?;
             first += chunk.len();
+            let left = accepted(&answer)?["remainingByteCount"].as_u64();
+            if left.is_some_and(|left| left != (content.len() - first) as u64) {
+                let why = "the unit did not take the whole upload; is somebody else uploading under the same name?";
+                return Err(answer.error(ErrorClass::IoTransient, "upload_incomplete", why));
+            }
         }
         Ok(())
     }
@@ -60,7 +65,7 @@ impl Session<'_> {
         for name in names {
             let body = json!({ "command": "run", "utilCmdArgs": format!("{DOWNLOADS}{name}") });
             let call = Call::new(Method::POST, &["tm", "util", "unix-rm"]).json(&body).harmless();
-            let Err(error) = self.send(&call).await.and_then(success) else { continue };
+            let Err(error) = self.send(&call).await.and_then(|answer| accepted(&answer)) else { continue };
             if error.class() != ErrorClass::Auth || self.upload(&name, b"\n").await.is_err() {
                 left.push(name);
             }

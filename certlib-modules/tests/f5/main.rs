@@ -4,4 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod delivery;
+mod faults;
+mod generations;
 mod lab;
+mod logins;
+mod pair;
+mod real;
+mod rollback;
+mod settings;

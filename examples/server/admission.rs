@@ -83,6 +83,7 @@ fn is_within(path: &str, root: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use certlib_core::client::TargetRules;
     use serde_json::json;
 
     use super::*;
@@ -92,7 +93,14 @@ mod tests {
     }
 
     fn target(module: &str, config: Value, location: Value) -> NewTarget {
-        NewTarget { name: "t".to_owned(), module: module.to_owned(), config, location, credential_id: None }
+        NewTarget {
+            name: "t".to_owned(),
+            module: module.to_owned(),
+            config,
+            location,
+            credential_id: None,
+            rules: TargetRules::default(),
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use certlib_core::error::codes;
+use certlib_core::policy::Violation;
 use certlib_core::{Error, ErrorClass};
 use serde::Serialize;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
@@ -43,6 +44,10 @@ pub(crate) struct ProblemDocument {
     class: &'static str,
     /// Names and numbers that help to find the cause.
     context: BTreeMap<&'static str, String>,
+    /// All rules of the project's policy that are broken, if that is what went wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    violations: Vec<Violation>,
     #[serde(skip)]
     retry_after: Option<u64>,
 }
@@ -65,6 +70,7 @@ impl Problem {
             code,
             class: class.as_str(),
             context: BTreeMap::new(),
+            violations: Vec::new(),
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5),
         }))
     }
@@ -103,6 +109,8 @@ impl From<Error> for Problem {
         } else {
             let mut problem = Self::new(status, error.code().to_owned(), error.message());
             problem.0.context = error.context().map(|(key, value)| (key, value.to_owned())).collect();
+            let violations = problem.0.context.remove("violations");
+            problem.0.violations = violations.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
             problem
         };
         problem.0.class = error.class().as_str();

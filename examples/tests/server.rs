@@ -28,6 +28,8 @@ mod secrets;
 #[path = "../server/telemetry.rs"]
 mod telemetry;
 
+#[path = "server/approvals.rs"]
+mod approvals;
 #[path = "server/backups.rs"]
 mod backups;
 #[path = "server/bodies.rs"]

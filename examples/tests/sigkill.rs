@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use certlib_core::CertificateBundle;
 use certlib_core::Secret;
-use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget};
+use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget, TargetRules};
 use certlib_core::model::{CertificateState, Order, TargetStatus};
 use certlib_core::store::{StoreExt as _, TypedQuery};
 use certlib_testkit::counterpart::{CertificateFiles, KeyType, Nginx, Sshd};
@@ -107,7 +107,14 @@ async fn target(client: &Client, nginx: &Nginx, files: &CertificateFiles, sshd: 
     });
     let Some(sshd) = sshd else {
         let location = json!({ "paths": paths });
-        return NewTarget { name: "web".into(), module: "file".into(), config, location, credential_id: None };
+        return NewTarget {
+            name: "web".into(),
+            module: "file".into(),
+            config,
+            location,
+            credential_id: None,
+            rules: TargetRules::default(),
+        };
     };
     let private_key = fs::read_to_string(sshd.user_key(KeyType::Ed25519)).unwrap();
     let login = json!({ "user": sshd.user(), "private_key": private_key }).to_string();
@@ -115,7 +122,14 @@ async fn target(client: &Client, nginx: &Nginx, files: &CertificateFiles, sshd: 
     config["host_key"] = json!({ "known_hosts": fs::read_to_string(sshd.known_hosts()).unwrap() });
     let addr = sshd.addr();
     let location: Value = json!({ "host": addr.ip(), "port": addr.port(), "paths": paths });
-    NewTarget { name: "web".into(), module: "ssh".into(), config, location, credential_id: Some(credential.id) }
+    NewTarget {
+        name: "web".into(),
+        module: "ssh".into(),
+        config,
+        location,
+        credential_id: Some(credential.id),
+        rules: TargetRules::default(),
+    }
 }
 
 async fn node(folder: &Path, death: Option<(usize, &str)>) -> std::process::ExitStatus {

@@ -38,6 +38,11 @@ impl Selection {
         self.left_out.join(",")
     }
 
+    /// Whether nothing is left out.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.left_out.is_empty()
+    }
+
     /// Finds or installs everything that is not left out. Goes on after a failure, to name all of them at once.
     pub(crate) async fn set_up(&self) -> Result<(), String> {
         let mut failures = Vec::new();

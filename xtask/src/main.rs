@@ -3,6 +3,7 @@
 
 mod core_deps;
 mod counterparts;
+mod matrix;
 mod test;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Task {
         #[arg(last = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Writes the support matrix of the modules into the README, from what the last complete `test` has shown
+    Matrix,
     /// Checks that certlib-core pulls in no TLS, HTTP or database crate, and that nothing pulls in ring
     CheckCoreDeps,
 }
@@ -52,6 +55,7 @@ async fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Task::Test { without, arguments, .. } => test(without, &arguments).await,
+        Task::Matrix => matrix::write(),
         Task::CheckCoreDeps => core_deps::check(),
     };
     outcome.unwrap_or_else(|message| {
@@ -70,7 +74,14 @@ async fn setup(without: Vec<String>) -> Result<ExitCode, String> {
 async fn test(without: Vec<String>, arguments: &[String]) -> Result<ExitCode, String> {
     let selection = Selection::new(without)?;
     selection.set_up().await?;
+    let complete = arguments.is_empty() && selection.is_complete();
+    if complete {
+        matrix::forget()?;
+    }
     let code = test::run(&selection, arguments)?;
     selection.report_left_out();
+    if complete && code == ExitCode::SUCCESS {
+        matrix::check()?;
+    }
     Ok(code)
 }

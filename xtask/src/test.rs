@@ -6,6 +6,7 @@ use std::{
 use certlib_testkit::locate;
 
 use crate::counterparts::Selection;
+use crate::matrix;
 
 /// Runs `cargo test --workspace` with the terminal's own output, and gives its exit code.
 pub(crate) fn run(selection: &Selection, arguments: &[String]) -> Result<ExitCode, String> {
@@ -13,6 +14,7 @@ pub(crate) fn run(selection: &Selection, arguments: &[String]) -> Result<ExitCod
     // All failures at once: the next run is far away.
     command.args(["test", "--workspace", "--no-fail-fast"]).args(arguments);
     command.env(locate::WITHOUT, selection.variable());
+    command.env(matrix::RESULTS, matrix::folder());
     let status = command.status().map_err(|error| format!("cargo test: {error}"))?;
     // A run that was ended by a signal has no code of its own.
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);

@@ -51,6 +51,21 @@ pub enum KeyType {
     RsaOther,
 }
 
+impl std::fmt::Display for KeyType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::EcdsaP384 => "ecdsa-p384",
+            Self::EcdsaP521 => "ecdsa-p521",
+            Self::Ed25519 => "ed25519",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa3072 => "rsa-3072",
+            Self::Rsa4096 => "rsa-4096",
+            Self::RsaOther => "rsa",
+        })
+    }
+}
+
 impl KeyType {
     fn ecdsa(self) -> Option<&'static EcdsaSigningAlgorithm> {
         match self {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Client;
+use crate::distribution;
 use crate::error::{Error, Result};
 use crate::model::{ApprovalDecision, ApprovalRequest, ApprovalState, Event, check_name, new_id};
 use crate::queue::later;
@@ -126,7 +127,9 @@ impl Client {
             };
             let data = json!({ "by": by, "approvals": request.approvals(), "needed": request.needed });
             let event = Event::new(project, kind, id, data, now);
-            match self.engine.store.commit(WriteBatch::new().update(&request)?.insert(&event)?).await {
+            // Whatever waited for it goes on, or ends, with it.
+            let batch = distribution::decided(&self.engine.store, &request, now).await?;
+            match self.engine.store.commit(batch.update(&request)?.insert(&event)?).await {
                 Ok(_) => return Ok(request.record),
                 // Somebody else decided at the same moment: their decision counts as well.
                 Err(error) if error.is_conflict() && tries < TRIES => tries += 1,

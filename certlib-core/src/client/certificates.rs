@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::issuance::{self, IssueReason};
 use crate::issuer::RevocationReason;
 use crate::model::{
-    Certificate, CertificateState, CertificateVersion, Distribution, Event, Issuer, RenewalPolicy, Target, Trigger,
-    VersionState, check_name, new_id,
+    ApprovalRule, Certificate, CertificateState, CertificateVersion, Distribution, Event, Issuer, RenewalPolicy,
+    Rollout, Target, Trigger, VersionState, check_name, new_id,
 };
-use crate::policy;
+use crate::policy::{self, Wish};
 use crate::store::{Cursor, StoreExt as _, TypedPage, TypedQuery, WriteBatch};
 
 /// A certificate to create.
@@ -37,6 +37,10 @@ pub struct NewCertificate {
     pub targets: Vec<String>,
     /// How many targets are worked on at the same time; [`Distribution::DEFAULT_BATCH`] when `None`.
     pub batch_size: Option<usize>,
+    /// Who must agree before anything is delivered; `None`: nobody, unless a target wants it.
+    pub approval: Option<ApprovalRule>,
+    /// How far a failure may spread.
+    pub rollout: Rollout,
 }
 
 impl NewCertificate {
@@ -87,13 +91,17 @@ impl Client {
     /// Creates a certificate, and its distribution if it has targets. Nothing is issued yet: see [`Client::issue`].
     ///
     /// # Errors
-    /// `names_invalid`, `name_invalid`, `batch_invalid`, `not_found`.
+    /// `names_invalid`, `name_invalid`, `batch_invalid`, `approval_invalid`, `not_found`; `policy_violated`, naming every
+    /// rule that is broken.
     pub async fn create_certificate(&self, project: &str, new: NewCertificate) -> Result<Certificate> {
         self.project(project).await?;
         let names = policy::normalize_names(&new.names)?;
         let name = if new.name.is_empty() { names[0].clone() } else { new.name };
         check_name("the certificate's name", &name)?;
         self.owned::<Issuer>(project, &new.issuer_id).await?;
+        let wish = Wish { name: &name, names: &names, key_type: new.key_type, issuer_id: &new.issuer_id };
+        self.admit(project, &wish).await?;
+        new.approval.as_ref().map_or(Ok(()), ApprovalRule::check)?;
         let now = self.engine.clock.now();
         let certificate = Certificate {
             id: new_id(),
@@ -108,6 +116,7 @@ impl Client {
             state: CertificateState::Pending,
             active_version: None,
             latest_version: 0,
+            held_version: None,
             renew_at: None,
             hint: None,
             hint_check_at: None,
@@ -121,8 +130,10 @@ impl Client {
         let event = Event::new(project, "certificate.created", &certificate.id, data, now);
         let mut batch = WriteBatch::new().insert(&certificate)?.insert(&event)?;
         if !new.targets.is_empty() {
-            let distribution =
+            let mut distribution =
                 self.distribution(project, &certificate.id, new.targets, new.batch_size, Trigger::Automatic).await?;
+            distribution.approval = new.approval;
+            distribution.rollout = new.rollout;
             batch = batch.insert(&distribution)?;
         }
         self.engine.store.commit(batch).await?;
@@ -155,6 +166,8 @@ impl Client {
             targets,
             batch_size,
             trigger,
+            approval: None,
+            rollout: Rollout::default(),
             created_at: self.engine.clock.now(),
         })
     }
@@ -194,7 +207,7 @@ impl Client {
     /// already is returned instead of a second one.
     ///
     /// # Errors
-    /// `not_found`.
+    /// `not_found`; `policy_violated`.
     pub async fn issue(&self, project: &str, id: &str) -> Result<String> {
         self.request_issuance(project, id, IssueReason::Requested).await
     }
@@ -202,13 +215,14 @@ impl Client {
     /// Asks for renewal now, whatever its time.
     ///
     /// # Errors
-    /// `not_found`.
+    /// `not_found`; `policy_violated`.
     pub async fn renew(&self, project: &str, id: &str) -> Result<String> {
         self.request_issuance(project, id, IssueReason::Renewal).await
     }
 
     async fn request_issuance(&self, project: &str, id: &str, reason: IssueReason) -> Result<String> {
         let certificate = self.owned::<Certificate>(project, id).await?;
+        self.admit(project, &Wish::of(&certificate)).await?;
         let job = issuance::job(&certificate, reason);
         let commit = self.engine.store.commit(WriteBatch::new().enqueue(job)).await?;
         first_job(commit.jobs)
@@ -230,13 +244,18 @@ impl Client {
     /// The material of `version`, or of the live one, or else of the newest; with its private key if `with_key`.
     ///
     /// # Errors
-    /// `not_found` when nothing was issued yet; as [`SecretEnvelope`](crate::secret::SecretEnvelope).
+    /// `not_found` when nothing was issued yet; `export_forbidden` when the project's policy keeps its keys; as
+    /// [`SecretEnvelope`](crate::secret::SecretEnvelope).
     pub async fn material(&self, project: &str, id: &str, version: Option<u32>, with_key: bool) -> Result<Material> {
         let certificate = self.owned::<Certificate>(project, id).await?;
         let version = version.or(certificate.active_version).unwrap_or(certificate.latest_version);
         let record =
             self.engine.store.load::<CertificateVersion>(&CertificateVersion::id_of(id, version)).await?.record;
         let bundle = if with_key {
+            if !self.issuance_policy(project).await?.export_keys {
+                let why = "the project's policy does not let private keys be downloaded";
+                return Err(Error::validation("certificate.material", "export_forbidden", why));
+            }
             let event = Event::new(
                 project,
                 "certificate.key_exported",

@@ -7,9 +7,12 @@ mod backup;
 mod bulk;
 mod certificates;
 mod cluster;
+mod delivery;
 mod job_log;
 mod jobs;
 mod keyring;
+mod policy;
+mod rules;
 mod setup;
 mod targets;
 
@@ -20,7 +23,9 @@ pub use self::approvals::NewApproval;
 pub use self::bulk::{BulkReport, BulkRetry};
 pub use self::certificates::{Material, NewCertificate, Revocation};
 pub use self::cluster::{ClusterInstance, ClusterInstances};
+pub use self::delivery::Request;
 pub use self::keyring::{KekReadiness, KekRole, KekStatus, KeyringStatus};
+pub use self::rules::TargetRules;
 pub use self::setup::{NewIssuer, NewTarget};
 pub use self::targets::{DistributionStatus, PlannedTarget};
 use crate::clock::Clock;
@@ -102,6 +107,7 @@ owned!(
     crate::model::ApprovalRequest,
     crate::model::Certificate,
     crate::model::Credential,
+    crate::model::Distribution,
     crate::model::Issuer,
     crate::model::Run,
     crate::model::Target

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Client;
+use super::{Client, TargetRules};
 use crate::error::{Error, Result};
 use crate::issuance::rate::check_limit;
 use crate::model::{Credential, Event, IssuanceLimit, Issuer, Project, Target, check_name, new_id};
@@ -36,6 +36,8 @@ pub struct NewTarget {
     pub location: Value,
     /// The credential to log in with.
     pub credential_id: Option<String>,
+    /// Who must agree before anything is delivered, and when it may be.
+    pub rules: TargetRules,
 }
 
 impl NewIssuer {
@@ -55,7 +57,14 @@ impl NewIssuer {
 impl NewTarget {
     /// A target for `module`, called `name`, at `location`, without configuration or credential.
     pub fn new(name: impl Into<String>, module: impl Into<String>, location: Value) -> Self {
-        Self { name: name.into(), module: module.into(), config: Value::Null, location, credential_id: None }
+        Self {
+            name: name.into(),
+            module: module.into(),
+            config: Value::Null,
+            location,
+            credential_id: None,
+            rules: TargetRules::default(),
+        }
     }
 
     /// Sets how to deliver.
@@ -178,9 +187,10 @@ impl Client {
     ///
     /// # Errors
     /// `name_invalid`, `module_unknown`, `config_invalid`, `location_invalid`, `credentials_invalid`, the module's
-    /// own, `not_found`.
+    /// own, `approval_invalid`, `window_invalid`, `not_found`.
     pub async fn create_target(&self, project: &str, new: NewTarget) -> Result<Target> {
         check_name("the target's name", &new.name)?;
+        new.rules.check()?;
         self.project(project).await?;
         let target = Target {
             id: new_id(),
@@ -190,6 +200,9 @@ impl Client {
             config: new.config,
             location: new.location,
             credential_id: new.credential_id,
+            approval: new.rules.approval,
+            window: new.rules.window,
+            paused: new.rules.paused,
             created_at: self.engine.clock.now(),
         };
         let module = self.engine.modules.module(&target.module)?;

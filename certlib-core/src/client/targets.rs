@@ -3,10 +3,10 @@
 use futures::StreamExt as _;
 use futures::stream;
 
-use super::Client;
+use super::{Client, Request};
 use crate::context::{Context, Subject};
 use crate::distribution;
-use crate::error::{Error, ErrorRecord, Result};
+use crate::error::{ErrorRecord, Result};
 use crate::model::{Certificate, CertificateVersion, Distribution, Run, Target, TargetRun, Trigger, new_id};
 use crate::module::Plan;
 use crate::store::{StoreExt as _, TypedQuery, WriteBatch};
@@ -78,23 +78,12 @@ impl Client {
         Ok(all.into_iter().map(|record| record.record).collect())
     }
 
-    /// Delivers the newest version to all targets it is attached to. Returns the runs that do it.
+    /// [`Client::distribute_as`], when nobody in particular asks.
     ///
     /// # Errors
-    /// `not_found`; `nothing_issued`; `no_targets`.
+    /// As there.
     pub async fn distribute(&self, project: &str, certificate_id: &str) -> Result<Vec<Run>> {
-        let certificate = self.owned::<Certificate>(project, certificate_id).await?;
-        let distributions = self.distributable(project, &certificate).await?;
-        let now = self.engine.clock.now();
-        let mut batch = WriteBatch::new();
-        let mut runs = Vec::new();
-        for record in distributions {
-            let run = distribution::new_run(&record, certificate.latest_version, now);
-            batch = batch.insert(&run)?.enqueue(distribution::job(&run));
-            runs.push(run);
-        }
-        self.engine.store.commit(batch).await?;
-        Ok(runs)
+        self.distribute_as(project, certificate_id, &Request::of("operator")).await
     }
 
     /// Says what [`Client::distribute`] would do, target by target, and changes nothing. `progress` is called after
@@ -163,18 +152,5 @@ impl Client {
         let targets = self.engine.store.list_all(TypedQuery::<TargetRun>::new().equal("run", &*run.id)).await?;
         let targets: Vec<_> = targets.into_iter().map(|target| target.record).collect();
         Ok(DistributionStatus { run, targets })
-    }
-
-    async fn distributable(&self, project: &str, certificate: &Certificate) -> Result<Vec<Distribution>> {
-        const OPERATION: &str = "client.distribute";
-        if certificate.latest_version == 0 {
-            return Err(Error::validation(OPERATION, "nothing_issued", "issue the certificate first"));
-        }
-        let mut distributions = self.distributions(project, &certificate.id).await?;
-        distributions.retain(|record| !record.targets.is_empty());
-        if distributions.is_empty() {
-            return Err(Error::validation(OPERATION, "no_targets", "attach the certificate to targets first"));
-        }
-        Ok(distributions)
     }
 }

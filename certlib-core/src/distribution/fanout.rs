@@ -10,22 +10,24 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use serde::Deserialize;
 use serde_json::json;
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use super::gate::{Admission, admit};
 use super::outcome::{TargetResult, judge, summarize};
-use super::target;
 use super::{EXECUTE, LOOK_AFTER, TAKE_UP_AGAIN};
+use super::{approval, target};
 use crate::backoff::Jitter;
 use crate::bundle::CertificateBundle;
 use crate::error::{Error, ErrorClass, ErrorRecord, Result, codes};
 use crate::issuance::payload;
 use crate::model::{
     Certificate, CertificateState, CertificateVersion, Distribution, Event, LogLevel, Run, RunState, Target,
-    TargetPhase, TargetRun, TargetStatus, VersionState,
+    TargetPhase, TargetRun, TargetStatus, VersionState, Waiting,
 };
-use crate::policy;
+use crate::policy::{self, Pace};
 use crate::queue::{Job, Lane, Outcome, after_failure};
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
 use crate::store::{StoreExt as _, TypedQuery, Versioned, WriteBatch};
@@ -56,6 +58,8 @@ pub(super) struct Pass {
     pub(super) bundle: CertificateBundle,
     /// Why no target may be given this version any more; what was begun is taken back.
     pub(super) withdrawn: Option<ErrorRecord>,
+    /// The digests of the plans that others agreed to, by target; `None` when nobody had to.
+    pub(super) approved: Option<HashMap<String, String>>,
     live: AtomicBool,
     going_live: Mutex<()>,
 }
@@ -84,29 +88,54 @@ impl DistributionHandler {
     async fn work(&self, job: &Job, context: &JobContext) -> Result<Handled> {
         let Payload { run_id } = payload(job)?;
         let mut run = self.engine.store.load::<Run>(&run_id).await?;
+        if run.state == RunState::AwaitingApproval {
+            return Ok(Handled::Succeeded);
+        }
         let mut targets = self.target_runs(&run, context).await?;
         // A run ends together with its job, so whoever made the job run again wants the rest to be tried again.
         if run.finished_at.take().is_some() {
             targets.iter_mut().for_each(|target| target.retryable = target.is_unfinished());
+            // An approval is for one time. What is left in the middle is brought to an end without asking.
+            if !targets.iter().any(|target| target.is_begun()) {
+                run.approval_id = None;
+            }
             run.state = RunState::Running;
         }
         // Its job was cancelled while it waited: only what was begun is brought to an end.
         let stopping = run.state == RunState::Cancelled;
+        let (approved, closed) = match admit(&self.engine, &run, targets.iter().map(|target| &target.record)).await? {
+            _ if stopping => (None, None),
+            Admission::Open => (None, None),
+            Admission::Approved(plans) => (Some(plans), None),
+            Admission::Closed(error) => (None, Some(error)),
+            Admission::Ask(rule) if !targets.iter().any(|target| target.is_begun()) => {
+                let pass = Arc::new(self.pass(&run, context, None).await?);
+                return approval::ask(pass, run, targets, &rule).await;
+            }
+            // The rule came after the run had begun: what is in the middle is brought to an end, and then it asks.
+            Admission::Ask(_) => {
+                let why = "others have to agree by now; what was begun was brought to an end";
+                (None, Some(Error::transient("distribution.admit", "not_approved", why)))
+            }
+        };
         run.due = Some(self.engine.clock.now() + LOOK_AFTER);
         update(&self.engine, context, &mut run).await?;
 
-        let pass = Arc::new(self.pass(&run, context).await?);
+        let pass = Arc::new(self.pass(&run, context, approved).await?);
         let message =
             format!("pass {} of run {}: version {} to {} targets", run.passes + 1, run.id, run.version, targets.len());
         context.log(LogLevel::Info, message);
-        let targets = pass.clone().work_through(targets, stopping).await?;
+        let targets = pass.clone().work_through(targets, stopping || closed.is_some()).await?;
+        if let Some(error) = closed {
+            return Err(error);
+        }
         if stopping || (context.cx.cancel.is_cancelled() && targets.iter().any(TargetRun::is_unfinished)) {
             return self.stopped(run, &targets, context, stopping).await;
         }
         self.conclude(job, run, &targets).await
     }
 
-    async fn pass(&self, run: &Run, context: &JobContext) -> Result<Pass> {
+    async fn pass(&self, run: &Run, context: &JobContext, approved: Option<HashMap<String, String>>) -> Result<Pass> {
         let certificate = self.engine.store.load::<Certificate>(&run.certificate_id).await?;
         let id = CertificateVersion::id_of(&run.certificate_id, run.version);
         let version = self.engine.store.load::<CertificateVersion>(&id).await?.record;
@@ -118,6 +147,7 @@ impl DistributionHandler {
             context: context.clone(),
             run: run.clone(),
             withdrawn,
+            approved,
             live: AtomicBool::new(certificate.active_version == Some(run.version)),
             going_live: Mutex::default(),
         })
@@ -140,7 +170,7 @@ impl DistributionHandler {
         let event = Event::new(&run.project, "distribution.failed", &run.certificate_id, data, now);
         let mut batch = WriteBatch::new().update(&run)?.insert(&event)?;
         if let Some(mut certificate) = self.engine.store.find::<Certificate>(&run.certificate_id).await?
-            && certificate.latest_version == run.version
+            && certificate.wanted_version() == run.version
         {
             certificate.state = self.certificate_state(&certificate, &run, RunState::Failed).await?;
             certificate.last_error = Some(error.to_record());
@@ -184,6 +214,7 @@ impl DistributionHandler {
                     error: None,
                     retryable: false,
                     retry_after: None,
+                    waiting: None,
                     journal_entries: 0,
                     updated_at: now,
                 };
@@ -222,11 +253,24 @@ impl DistributionHandler {
     /// Judges the pass and ends the run, or has it go on later: one commit.
     async fn conclude(&self, job: &Job, mut run: Versioned<Run>, targets: &[TargetRun]) -> Result<Handled> {
         let results: Vec<_> = targets.iter().map(|target| self.result(target)).collect();
-        let judgement = judge(&results);
+        let mut judgement = judge(&results);
         let now = self.engine.clock.now();
-        let outcome = if judgement.retry {
+        let wait = wait_of(targets, now);
+        let failed = targets.iter().any(|target| target.is_unfinished() && target.waiting.is_none());
+        if wait.is_some() && !failed {
+            // Nothing went wrong: it is not over.
+            judgement.state = RunState::Running;
+        }
+        let retry = judgement.retry.then(|| {
             let policy = &self.engine.settings.retry;
             after_failure(policy, job.attempt, &retry_error(targets), Jitter::random())
+        });
+        let outcome = if let Some(Outcome::Retry { error, delay }) = retry {
+            Outcome::Retry { error, delay: delay.min(wait.unwrap_or(delay)) }
+        } else if let Some(delay) = wait {
+            Outcome::Snooze { delay }
+        } else if let Some(outcome) = retry {
+            outcome
         } else {
             match judgement.state {
                 RunState::Succeeded | RunState::SucceededUnverified => Outcome::Succeeded,
@@ -234,7 +278,7 @@ impl DistributionHandler {
                 _ => Outcome::Failed { error: lasting_error(targets) },
             }
         };
-        let over = !matches!(outcome, Outcome::Retry { .. });
+        let over = !matches!(outcome, Outcome::Retry { .. } | Outcome::Snooze { .. });
         run.passes += 1;
         run.summary = summarize(targets.iter().map(|target| target.status));
         if over {
@@ -249,7 +293,7 @@ impl DistributionHandler {
         let mut certificate = self.engine.store.load::<Certificate>(&run.certificate_id).await?;
         let mut batch = WriteBatch::new().update(&run)?;
         // A later version may have been issued meanwhile: then this run no longer speaks for the certificate.
-        if certificate.latest_version == run.version {
+        if certificate.wanted_version() == run.version {
             certificate.state = self.certificate_state(&certificate, &run, judgement.state).await?;
             if judgement.live && certificate.active_version != Some(run.version) {
                 let id = CertificateVersion::id_of(&run.certificate_id, run.version);
@@ -263,6 +307,7 @@ impl DistributionHandler {
         }
         let kind = match judgement.state {
             RunState::Succeeded | RunState::SucceededUnverified => "distribution.succeeded",
+            RunState::Running => "distribution.waiting",
             RunState::PartialFailure => "distribution.partial_failure",
             _ => "distribution.failed",
         };
@@ -323,19 +368,27 @@ impl Pass {
         }
         // Those in the middle go first: they are the ones at risk.
         open.sort_by_key(|target| !target.is_begun());
-        let mut open = open.into_iter();
+        let mut open = open.into_iter().peekable();
         let mut window = JoinSet::new();
         let mut lost = None;
         loop {
             // What was begun is brought to an end even when the run is to stop.
             while window.len() < self.run.batch_size && lost.is_none() {
-                let stop = self.context.cx.cancel.is_cancelled();
-                let Some(target) = open.next() else { break };
-                if stop && !target.is_begun() {
-                    done.push(target.record);
-                    continue;
+                let Some(next) = open.peek() else { break };
+                let begun = next.is_begun();
+                let pace = if begun { Pace::Go } else { self.pace(&done, window.len()) };
+                if pace == Pace::Wait {
+                    break;
                 }
-                window.spawn(self.clone().guarded(target).in_current_span());
+                let Some(mut target) = open.next() else { break };
+                if !begun && self.context.cx.cancel.is_cancelled() {
+                    done.push(target.record);
+                } else if let Pace::Stop(why) = pace {
+                    self.leave(&mut target, why).await?;
+                    done.push(target.record);
+                } else {
+                    window.spawn(self.clone().guarded(target).in_current_span());
+                }
             }
             match window.join_next().await {
                 None => break,
@@ -350,6 +403,26 @@ impl Pass {
             Some(error) => Err(error),
             None => Ok(done),
         }
+    }
+
+    /// Whether another target may be begun, after those in `done` and with `at_work` others under way.
+    fn pace(&self, done: &[TargetRun], at_work: usize) -> Pace {
+        let fine = done.iter().filter(|target| !target.is_unfinished()).count();
+        let failed = done.iter().filter(|target| target.is_unfinished() && target.waiting.is_none()).count();
+        policy::pace(&self.run.rollout, fine, failed, at_work)
+    }
+
+    /// Leaves a target alone because others failed.
+    async fn leave(&self, target: &mut Versioned<TargetRun>, why: &'static str) -> Result<()> {
+        if target.waiting == Some(Waiting::Stopped) {
+            return Ok(());
+        }
+        target.waiting = Some(Waiting::Stopped);
+        target.updated_at = self.engine.clock.now();
+        self.engine.store.commit(self.context.batch().update(target)?).await?;
+        target.revision += 1;
+        self.context.log(LogLevel::Warn, format!("target {}: not begun, as others failed ({why})", target.target_name));
+        Ok(())
     }
 
     /// Works one target through so that no failure of its own reaches the others: only an absent store or a lost claim
@@ -381,7 +454,9 @@ impl Pass {
         let _one_at_a_time = self.going_live.lock().await;
         for _ in 0..TRIES {
             let mut certificate = store.load::<Certificate>(&self.run.certificate_id).await?;
-            if self.is_live() || certificate.active_version >= Some(self.run.version) {
+            let other = certificate.wanted_version() != self.run.version;
+            let newer = certificate.active_version >= Some(self.run.version) && !self.run.back;
+            if self.is_live() || newer || (self.run.back && other) {
                 store.commit(batch()?).await?;
                 return Ok(());
             }
@@ -405,6 +480,19 @@ impl Pass {
     }
 }
 
+/// When those of `targets` can be looked at that wait for their time; `None`: none does.
+fn wait_of(targets: &[TargetRun], now: OffsetDateTime) -> Option<Duration> {
+    /// Somebody may lift a pause, or change a window, at any time.
+    const LOOK: Duration = Duration::from_secs(5 * 60);
+    const SOON: Duration = Duration::from_secs(1);
+    let until = |waiting: Waiting| match waiting {
+        Waiting::Paused => Some(LOOK),
+        Waiting::Window { opens } => Some(Duration::try_from(opens - now).unwrap_or_default().clamp(SOON, LOOK)),
+        _ => None,
+    };
+    targets.iter().filter(|target| target.is_unfinished()).filter_map(|target| until(target.waiting?)).min()
+}
+
 /// Writes a run back under the job's claim.
 async fn update(engine: &Engine, context: &JobContext, run: &mut Versioned<Run>) -> Result<()> {
     engine.store.commit(context.batch().update(run)?).await?;
@@ -415,7 +503,7 @@ async fn update(engine: &Engine, context: &JobContext, run: &mut Versioned<Run>)
 /// The certificate's state after runs of its newest version ended like this; `live`: the version is in use.
 fn combine(runs: &[RunState], live: bool) -> CertificateState {
     let fine = |state: &RunState| matches!(state, RunState::Succeeded | RunState::SucceededUnverified);
-    let under_way = |state: &RunState| *state == RunState::Running;
+    let under_way = |state: &RunState| matches!(state, RunState::Running | RunState::AwaitingApproval);
     if runs.iter().all(|state| *state == RunState::SucceededUnverified) {
         CertificateState::SucceededUnverified
     } else if runs.iter().all(fine) {

@@ -1,10 +1,13 @@
 //! Distribution: one run delivers one version to many targets, each with its own state machine.
 //!
 //! A sliding window of `batch_size` targets is worked on at the same time, further limited per module. A failed target
-//! stops no other. Everything a target goes through is kept before it happens, so a run is resumed after a crash
+//! stops no other, unless a [`Rollout`](crate::model::Rollout) says so. Where others have to agree, a run first makes its
+//! plans and asks; it then executes these plans and no others. Everything a target goes through is kept before it happens, so a run is resumed after a crash
 //! where it stood.
 
+mod approval;
 mod fanout;
+mod gate;
 mod journal;
 mod outcome;
 mod target;
@@ -14,6 +17,8 @@ use std::time::Duration;
 use serde_json::json;
 use time::OffsetDateTime;
 
+pub use self::approval::RUN_SUBJECT;
+pub(crate) use self::approval::decided;
 pub(crate) use self::fanout::DistributionHandler;
 pub use self::outcome::{Judgement, TargetResult, judge};
 use crate::model::{Distribution, Run, RunState, RunSummary, new_id};
@@ -42,6 +47,11 @@ pub(crate) fn new_run(distribution: &Distribution, version: u32, now: OffsetDate
         distribution_id: distribution.id.clone(),
         version,
         batch_size: distribution.batch_size,
+        rollout: distribution.rollout,
+        requested_by: Run::SCHEDULER.to_owned(),
+        back: false,
+        urgent: false,
+        approval_id: None,
         state: RunState::Running,
         passes: 0,
         summary: RunSummary { targets, queued: targets, ..RunSummary::default() },

@@ -20,23 +20,23 @@ use crate::error::{Effect, Error, ErrorRecord, Result, codes};
 use crate::metrics;
 use crate::model::{
     CertificateVersion, Event, LogLevel, Run, Target, TargetPhase, TargetRun, TargetState, TargetStatus, VersionState,
+    Waiting,
 };
-use crate::module::{ApprovedPlan, ErasedModule, JournalSink as _, RollbackOutcome, TargetSpec, Validation};
+use crate::module::{ApprovedPlan, ErasedModule, JournalSink as _, Plan, RollbackOutcome, TargetSpec, Validation};
+use crate::policy;
 use crate::queue::JobFilter;
 use crate::store::{StoreExt as _, Versioned, WriteBatch};
 
 /// Works one target through. An error concerns the run as a whole, or is put into the record by the caller; a target's
 /// own failure is in the record returned.
 pub(super) async fn work(pass: Arc<Pass>, target_run: Versioned<TargetRun>) -> Result<TargetRun> {
-    let parts = async {
-        let record = pass.engine.store.load::<Target>(&target_run.target_id).await?.record;
-        let module = pass.engine.modules.module(&record.module)?;
-        Ok::<_, Error>((module, pass.engine.target_spec(&record).await?))
-    };
-    let (module, spec) = match parts.await {
+    let Parts { module, spec, waiting } = match parts(&pass, &target_run).await {
         Ok(parts) => parts,
         Err(error) => return unready(&pass, target_run, &error).await,
     };
+    if let Some(waiting) = waiting.filter(|_| !target_run.is_begun()) {
+        return wait(&pass, target_run, waiting).await;
+    }
     // The permit bounds how many targets of this module are worked on, over all runs of this node.
     let limit = pass.engine.module_limit(module.as_ref());
     let Ok(_permit) = limit.acquire_owned().await else {
@@ -44,6 +44,48 @@ pub(super) async fn work(pass: Arc<Pass>, target_run: Versioned<TargetRun>) -> R
     };
     let work = Work { pass: &pass, module: module.as_ref(), spec: &spec, target_run };
     work.run().await
+}
+
+/// Says what would be done to a target, under the same limits as the doing.
+pub(super) async fn dry_run(pass: &Arc<Pass>, target_run: &Versioned<TargetRun>) -> Result<Plan> {
+    let Parts { module, spec, .. } = parts(pass, target_run).await?;
+    let limit = pass.engine.module_limit(module.as_ref());
+    let _permit = limit.acquire_owned().await;
+    let work = Work { pass, module: module.as_ref(), spec: &spec, target_run: target_run.clone() };
+    work.within(module.dry_run(&work.context(), &spec, &pass.bundle)).await
+}
+
+/// What is needed to work on a target.
+struct Parts {
+    module: Arc<dyn ErasedModule>,
+    spec: TargetSpec,
+    /// Why it must not be begun now.
+    waiting: Option<Waiting>,
+}
+
+async fn parts(pass: &Pass, target_run: &TargetRun) -> Result<Parts> {
+    let record = pass.engine.store.load::<Target>(&target_run.target_id).await?.record;
+    let module = pass.engine.modules.module(&record.module)?;
+    let spec = pass.engine.target_spec(&record).await?;
+    let now = pass.engine.clock.now();
+    let closed = record.window.as_ref().filter(|_| !pass.run.urgent).map(|window| policy::opens_in(window, now));
+    let waiting = match closed {
+        _ if record.paused => Some(Waiting::Paused),
+        Some(wait) if wait.is_positive() => Some(Waiting::Window { opens: now + wait }),
+        _ => None,
+    };
+    Ok(Parts { module, spec, waiting })
+}
+
+/// Leaves a target for later, without an attempt.
+async fn wait(pass: &Pass, mut target_run: Versioned<TargetRun>, waiting: Waiting) -> Result<TargetRun> {
+    if target_run.waiting == Some(waiting) {
+        return Ok(target_run.record);
+    }
+    target_run.waiting = Some(waiting);
+    target_run.updated_at = pass.engine.clock.now();
+    pass.engine.store.commit(pass.context.batch().update(&target_run)?).await?;
+    Ok(target_run.record)
 }
 
 /// Ends a target that cannot be worked on: its record, module or credential is missing, or its module panicked. One
@@ -144,6 +186,7 @@ impl Work<'_> {
             return Ok(Next::Parked);
         }
         self.target_run.attempt += 1;
+        self.target_run.waiting = None;
         self.target_run.error = None;
         self.target_run.endpoints.clear();
         self.target_run.facts = None;
@@ -154,6 +197,9 @@ impl Work<'_> {
             Err(error) if error.code() == codes::LEASE_LOST => return Err(error),
             Err(error) => return Ok(Next::Done(self.failed(&error))),
         };
+        if let Some(refused) = self.not_approved(&plan) {
+            return Ok(Next::Done(self.failed(&refused)));
+        }
         let changes = plan.changes_anything();
         self.target_run.plan = Some(plan);
         self.target_run.status = TargetStatus::Running;
@@ -170,6 +216,24 @@ impl Work<'_> {
             Err(error) => return Err(error),
         }
         Ok(if changes { Next::Execute { resumed: false } } else { Next::Validate })
+    }
+
+    /// Why `plan` must not be executed, if others had to agree and did not agree to it.
+    fn not_approved(&self, plan: &Plan) -> Option<Error> {
+        let approved = self.pass.approved.as_ref()?;
+        match approved.get(&self.target_run.target_id) {
+            Some(digest) if *digest == plan.digest() => None,
+            Some(_) => {
+                let approved = self.target_run.plan.as_ref();
+                let changes = approved.map(|approved| plan.differs_from(approved).join("; ")).unwrap_or_default();
+                let why = format!("the target changed after its plan was approved, so it was left alone: {changes}");
+                Some(Error::validation("distribution", codes::PLAN_STALE, why))
+            }
+            None => {
+                let why = "there was no plan of this target to agree to when approval was asked for";
+                Some(Error::validation("distribution", "not_approved", why))
+            }
+        }
     }
 
     /// How a target ends that was not changed. What an earlier attempt left to be undone stays there.
@@ -189,7 +253,7 @@ impl Work<'_> {
             return batch.insert(&TargetState { id, run_id: Some(run.id.clone()), versions }).map(Ok);
         };
         let holds = state.versions.get(&run.certificate_id).copied().unwrap_or(0);
-        if holds > run.version {
+        if holds > run.version && !run.back {
             let refused = Error::validation("distribution", "generation_older", "the target holds a newer version");
             return Ok(Err(refused.with("holds", holds).with("offered", run.version)));
         }

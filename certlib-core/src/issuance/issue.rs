@@ -219,6 +219,7 @@ impl Work<'_> {
         };
         order.stage = OrderStage::Issued;
         certificate.latest_version = number;
+        certificate.held_version = None;
         let draw = random::with(|rng| rng.random_range(0.0..1.0));
         certificate.renew_at = policy::renew_at(bundle.leaf(), &certificate.renewal, draw);
         certificate.hint = None;

@@ -36,6 +36,10 @@ pub struct Certificate {
     pub active_version: Option<u32>,
     /// The newest version there is; 0: none.
     pub latest_version: u32,
+    /// An older version that an operator went back to: it is what targets should hold, until the next one is issued or the
+    /// newest is asked for again.
+    #[serde(default)]
+    pub held_version: Option<u32>,
     /// When the sweep has to renew it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub renew_at: Option<OffsetDateTime>,
@@ -58,6 +62,13 @@ pub struct Certificate {
     /// When it was changed last.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+}
+
+impl Certificate {
+    /// The version that targets should hold; 0: none.
+    pub fn wanted_version(&self) -> u32 {
+        self.held_version.unwrap_or(self.latest_version)
+    }
 }
 
 impl Record for Certificate {

@@ -13,6 +13,7 @@ mod limit;
 mod node;
 mod order;
 mod project;
+mod rules;
 mod run;
 mod target;
 
@@ -28,7 +29,8 @@ pub use self::limit::{IssuanceBucket, IssuanceLimit, IssuanceWindow};
 pub use self::node::{LaneLoad, Node};
 pub use self::order::{Order, OrderStage};
 pub use self::project::{Credential, Issuer, IssuerSecret, Project};
-pub use self::run::{JournalEntry, Run, RunState, RunSummary, TargetPhase, TargetRun, TargetStatus};
+pub use self::rules::{ApprovalRule, IssuancePolicy, MaintenanceWindow, Rollout};
+pub use self::run::{JournalEntry, Run, RunState, RunSummary, TargetPhase, TargetRun, TargetStatus, Waiting};
 pub use self::target::{Distribution, Target, TargetState, Trigger};
 use crate::error::{Error, Result};
 use crate::random;
@@ -45,6 +47,7 @@ pub fn record_kinds() -> RecordKinds {
         .with::<Credential>()
         .with::<Distribution>()
         .with::<Event>()
+        .with::<IssuancePolicy>()
         .with::<IssuanceWindow>()
         .with::<Issuer>()
         .with::<IssuerSecret>()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::rules::Rollout;
 use crate::error::ErrorRecord;
 use crate::module::{EndpointCheck, Facts, Plan};
 use crate::secret::{Aad, Sealed};
@@ -25,6 +26,21 @@ pub struct Run {
     pub version: u32,
     /// How many targets are worked on at the same time.
     pub batch_size: usize,
+    /// How far a failure may spread.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// Who asked for it: a person, or [`Run::SCHEDULER`].
+    #[serde(default = "scheduler")]
+    pub requested_by: String,
+    /// An operator wants this version, although targets may hold a newer one.
+    #[serde(default)]
+    pub back: bool,
+    /// Does not wait for maintenance windows. A pause holds all the same.
+    #[serde(default)]
+    pub urgent: bool,
+    /// The request for approval that its plans are in, if one was needed.
+    #[serde(default)]
+    pub approval_id: Option<String>,
     /// Where it stands.
     pub state: RunState,
     /// How often all its open targets were worked through.
@@ -48,7 +64,14 @@ pub struct Run {
     pub tidy_at: Option<OffsetDateTime>,
 }
 
+fn scheduler() -> String {
+    Run::SCHEDULER.to_owned()
+}
+
 impl Run {
+    /// Who asks for runs that nobody asked for.
+    pub const SCHEDULER: &'static str = "scheduler";
+
     /// How long after its end the clean-up looks at what the run supersedes.
     const TIDY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -108,6 +131,10 @@ pub enum RunState {
     Failed,
     /// Stopped on request.
     Cancelled,
+    /// Its plans are made, and wait for others to agree.
+    AwaitingApproval,
+    /// Somebody did not agree, or nobody did in time.
+    Rejected,
 }
 
 /// How many targets of a run stand where.
@@ -160,11 +187,31 @@ pub struct TargetRun {
     pub retryable: bool,
     /// How long the target asked us to wait, in seconds.
     pub retry_after: Option<u64>,
+    /// Why it was not looked at yet, if there is a reason.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
     /// Undo records written.
     pub journal_entries: u32,
     /// When it was changed last.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+}
+
+/// Why a target has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Waiting {
+    /// Somebody paused it.
+    Paused,
+    /// Its maintenance window is closed.
+    Window {
+        /// When it opens.
+        #[serde(with = "time::serde::rfc3339")]
+        opens: OffsetDateTime,
+    },
+    /// Its run was stopped before its turn came, because others failed.
+    Stopped,
 }
 
 impl TargetRun {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::rules::{ApprovalRule, MaintenanceWindow, Rollout};
 use crate::store::{Index, Record};
 
 /// Module kind, credential and location: reusable by many certificates.
@@ -25,6 +26,15 @@ pub struct Target {
     pub location: Value,
     /// How to log in.
     pub credential_id: Option<String>,
+    /// Who must agree before anything is delivered here; `None`: nobody.
+    #[serde(default)]
+    pub approval: Option<ApprovalRule>,
+    /// When it may be touched; `None`: always.
+    #[serde(default)]
+    pub window: Option<MaintenanceWindow>,
+    /// Nothing is delivered here until somebody lifts the pause.
+    #[serde(default)]
+    pub paused: bool,
     /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -83,6 +93,12 @@ pub struct Distribution {
     pub batch_size: usize,
     /// When it runs.
     pub trigger: Trigger,
+    /// Who must agree before anything is delivered; `None`: nobody, unless a target wants it.
+    #[serde(default)]
+    pub approval: Option<ApprovalRule>,
+    /// How far a failure may spread.
+    #[serde(default)]
+    pub rollout: Rollout,
     /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

@@ -122,6 +122,35 @@ impl Plan {
         self.steps.iter().any(|step| !matches!(step.verb, Verb::Keep | Verb::Test))
     }
 
+    /// What is not as in `other`, a plan for the same target: a line for each step that one of them has and the other has
+    /// not, or has differently. Empty when both do the same; a target may still look different in what no step shows.
+    pub fn differs_from(&self, other: &Self) -> Vec<String> {
+        let same = |one: &Step, two: &Step| (one.verb, &one.subject) == (two.verb, &two.subject);
+        let mut lines = Vec::new();
+        for step in &self.steps {
+            match other.steps.iter().find(|former| same(step, former)) {
+                None => lines.push(format!("now also: {} {}", step.verb, step.subject.escape_debug())),
+                Some(former) if former != step => {
+                    let text =
+                        |value: &Option<String>| value.as_deref().unwrap_or("nothing").escape_debug().to_string();
+                    let (was, is) = if former.before == step.before {
+                        (text(&former.after), text(&step.after))
+                    } else {
+                        (text(&former.before), text(&step.before))
+                    };
+                    lines.push(format!("{} {}: was {was}, is {is}", step.verb, step.subject.escape_debug()));
+                }
+                Some(_) => {}
+            }
+        }
+        let gone = other.steps.iter().filter(|former| !self.steps.iter().any(|step| same(step, former)));
+        lines.extend(gone.map(|step| format!("no longer: {} {}", step.verb, step.subject.escape_debug())));
+        if lines.is_empty() && self.base != other.base {
+            lines.push("what the target holds is not what the plan was made for".to_owned());
+        }
+        lines
+    }
+
     /// The plan, approved by whoever saw the digest `approved`.
     ///
     /// # Errors
@@ -191,6 +220,22 @@ mod tests {
         let text = "web-01 via file\n  1. replace /etc/tls/site.pem: sha256:aa -> sha256:bb\n  \
                     2. reload nginx -s reload (cannot be undone)\n";
         assert_eq!(plan().to_string(), text);
+    }
+
+    #[test]
+    fn differences_are_told_step_by_step() {
+        let mut now = plan();
+        assert!(now.differs_from(&plan()).is_empty());
+        now.base = "other".to_owned();
+        assert_eq!(now.differs_from(&plan()).len(), 1);
+        now.steps[0].before = Some("sha256:cc".to_owned());
+        now.steps[1] = Step::new(Verb::Reload, "systemctl reload nginx");
+        let expected = [
+            "replace /etc/tls/site.pem: was sha256:aa, is sha256:cc",
+            "now also: reload systemctl reload nginx",
+            "no longer: reload nginx -s reload",
+        ];
+        assert_eq!(now.differs_from(&plan()), expected);
     }
 
     #[test]

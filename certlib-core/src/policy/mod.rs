@@ -1,17 +1,23 @@
 //! What may be issued, when to renew, and when to speak of a certificate's end: pure functions.
 
 mod expiry;
+mod issuance;
 mod renewal;
+mod rollout;
+mod window;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub use self::expiry::{EXPIRY_THRESHOLDS, ExpiryCheck, check_expiry, expiry_severity};
 pub(crate) use self::expiry::{goes_live, watch};
+pub use self::issuance::{POLICY_VIOLATED, Violation, Wish, admit, check_policy, violations};
 pub use self::renewal::{
     Advice, HINT_MAX, HINT_MIN, bound_retry, follow_window, hint_interval, last_call, look_again, release_delay,
     renew_at, renewal_bounds,
 };
+pub use self::rollout::{Pace, pace};
+pub use self::window::{check_window, opens_in};
 use crate::error::{Error, Result};
 
 /// The most names one certificate may have.

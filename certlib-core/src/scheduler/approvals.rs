@@ -6,9 +6,10 @@ use time::OffsetDateTime;
 
 use super::due::{Advance, Due, sweep_due};
 use super::{Sweep, SweepContext};
+use crate::distribution;
 use crate::error::Result;
 use crate::model::{ApprovalRequest, ApprovalState, Event};
-use crate::store::{Versioned, WriteBatch};
+use crate::store::Versioned;
 
 /// The kind of the event that says that a request ended without a decision.
 pub const APPROVAL_EXPIRED_EVENT: &str = "approval.expired";
@@ -36,7 +37,7 @@ impl Due for ApprovalSweep {
 
     async fn advance(
         &self,
-        _: &SweepContext,
+        cx: &SweepContext,
         request: &mut Versioned<ApprovalRequest>,
         now: OffsetDateTime,
     ) -> Result<Advance> {
@@ -50,6 +51,8 @@ impl Due for ApprovalSweep {
         });
         let event = Event::new(&request.project, APPROVAL_EXPIRED_EVENT, &request.id, data, now)
             .once("expired", request.expires_at);
-        Ok(Advance::with(WriteBatch::new().insert(&event)?))
+        // Whatever waited for it ends with it.
+        let batch = distribution::decided(&cx.store, request, now).await?;
+        Ok(Advance::with(batch.insert(&event)?))
     }
 }

@@ -42,7 +42,7 @@ impl Due for AutoDistributionSweep {
         now: OffsetDateTime,
     ) -> Result<Advance> {
         certificate.distribution_check_at = None;
-        let number = certificate.latest_version;
+        let number = certificate.wanted_version();
         let id = CertificateVersion::id_of(&certificate.id, number);
         let version = cx.store.find::<CertificateVersion>(&id).await?;
         let usable = |version: &Versioned<CertificateVersion>| {

@@ -56,7 +56,7 @@ pub use self::node_cleanup::NodeSweep;
 pub(crate) use self::notice::Notify;
 pub use self::notice::{Leadership, TermEnd};
 pub use self::rate_windows::RateWindowSweep;
-pub use self::renewal::RenewalSweep;
+pub use self::renewal::{POLICY_VIOLATED_EVENT, RenewalSweep};
 pub use self::rotation::{
     ENVELOPE_UNREADABLE_EVENT, KEK_PROMOTED_EVENT, KEK_REMOVED_EVENT, ROTATION_CANCELLED_EVENT,
     ROTATION_FINISHED_EVENT, ROTATION_STARTED_EVENT, RotationSweep,

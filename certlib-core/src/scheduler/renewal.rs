@@ -5,16 +5,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::RngExt as _;
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::due::{Advance, Due, sweep_due};
 use super::{Sweep, SweepContext};
 use crate::error::Result;
 use crate::issuance::{self, IssueReason};
-use crate::model::Certificate;
+use crate::model::{Certificate, Event, IssuancePolicy};
+use crate::policy::Wish;
 use crate::queue::{JobFilter, NewJob};
-use crate::store::{Versioned, WriteBatch};
+use crate::store::{StoreExt as _, Versioned, WriteBatch};
 use crate::{policy, random};
+
+/// The kind of the event that says that a certificate that is due is not what its project's policy allows any more.
+pub const POLICY_VIOLATED_EVENT: &str = "certificate.policy_violated";
 
 /// Enqueues `renew_certificate` for each certificate whose `renew_at` has come, oldest first.
 ///
@@ -60,8 +65,24 @@ impl Due for Renewals {
         if is_under_way(cx, &job).await? {
             return Ok(Advance::alone());
         }
+        let mut batch = WriteBatch::new();
+        if let Some(policy) = cx.store.find::<IssuancePolicy>(&certificate.project).await?
+            && let Err(error) = policy::admit(&policy, &Wish::of(certificate))
+        {
+            // Once for each version: the certificate is looked at every day.
+            let version = certificate.latest_version;
+            let data = json!({ "version": version, "error": error.to_record(), "renewed": !policy.stop_renewals });
+            let event = Event::new(&certificate.project, POLICY_VIOLATED_EVENT, &certificate.id, data, now)
+                .once(&version.to_string(), certificate.created_at);
+            if cx.store.find::<Event>(&event.id).await?.is_none() {
+                batch = batch.insert(&event)?;
+            }
+            if policy.stop_renewals {
+                return Ok(Advance::with(batch));
+            }
+        }
         let delay = policy::release_delay(backlog, left, random::with(|rng| rng.random_range(0.0..1.0)));
-        Ok(Advance::with(WriteBatch::new().enqueue(job.with_delay(delay))))
+        Ok(Advance::with(batch.enqueue(job.with_delay(delay))))
     }
 }
 

@@ -43,7 +43,9 @@ impl Due for RunSweep {
         let last = cx.store.jobs(&JobFilter { limit: 1, ..filter }).await?.pop();
         let state = last.as_ref().map(|job: &Job| job.state);
         let mut enqueue = false;
-        if state.is_some_and(JobState::is_active) {
+        if run.state == RunState::AwaitingApproval {
+            run.due = None;
+        } else if state.is_some_and(JobState::is_active) {
             run.due = Some(now + LOOK_AFTER);
         } else if run.finished_at.is_some() {
             enqueue = is_wanted(cx, run, now).await?;
@@ -67,7 +69,7 @@ async fn is_wanted(cx: &SweepContext, run: &Run, now: OffsetDateTime) -> Result<
     let Some(certificate) = cx.store.find::<Certificate>(&run.certificate_id).await? else { return Ok(false) };
     let id = CertificateVersion::id_of(&run.certificate_id, run.version);
     let Some(version) = cx.store.find::<CertificateVersion>(&id).await? else { return Ok(false) };
-    Ok(certificate.latest_version == run.version
+    Ok(certificate.wanted_version() == run.version
         && version.state == VersionState::Issued
         && version.leaf.not_after > now)
 }

@@ -197,6 +197,9 @@ async fn insert(client: &Client, records: &[(String, Value, u8)]) {
             }
             _ => {
                 let target = Target {
+                    approval: None,
+                    window: None,
+                    paused: false,
                     id: id.clone(),
                     project: "shop".to_owned(),
                     name: "t".to_owned(),

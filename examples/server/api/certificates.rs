@@ -19,6 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::jobs::page_size;
+use super::rules::{ApprovalRuleView, RolloutView};
 use super::views::{Accepted, Created, EventView, Failure, accepted, created, word};
 use crate::auth::{ApiToken, TokenRole};
 use crate::extract::{Body, OptionalBody, Params};
@@ -52,6 +53,11 @@ pub(super) struct CreateCertificate {
     targets: Vec<String>,
     /// How many targets are worked on at the same time; 10 by default.
     batch_size: Option<usize>,
+    /// Who must agree before anything is delivered; null: nobody, unless a target wants it.
+    approval: Option<ApprovalRuleView>,
+    /// How far a failure may spread.
+    #[serde(default)]
+    rollout: RolloutView,
 }
 
 /// A certificate.
@@ -75,6 +81,8 @@ pub(super) struct CertificateView {
     active_version: Option<u32>,
     /// The newest version there is; 0: none.
     latest_version: u32,
+    /// The older version that an operator went back to.
+    held_version: Option<u32>,
     #[serde(with = "time::serde::rfc3339::option")]
     renew_at: Option<OffsetDateTime>,
     /// The last failure, until something succeeds.
@@ -100,6 +108,7 @@ impl From<Certificate> for CertificateView {
             state: certificate.state.as_str(),
             active_version: certificate.active_version,
             latest_version: certificate.latest_version,
+            held_version: certificate.held_version,
             renew_at: certificate.renew_at,
             last_error: certificate.last_error.map(Failure::from),
             created_at: certificate.created_at,
@@ -219,6 +228,8 @@ pub(super) async fn create(
         renewal: new.renewal,
         targets: new.targets,
         batch_size: new.batch_size,
+        approval: new.approval.map(Into::into),
+        rollout: new.rollout.into(),
     };
     let certificate = state.client.create_certificate(&project, new).await?;
     Ok(created(format!("/api/v1/projects/{project}/certificates/{}", certificate.id), certificate.into()))

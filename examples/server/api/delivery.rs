@@ -1,10 +1,10 @@
 //! Distribution of a certificate: preview, run, watch.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use certlib_core::client::{DistributionStatus, PlannedTarget};
+use certlib_core::client::{DistributionStatus, PlannedTarget, Request};
 use certlib_core::distribution::EXECUTE;
 use certlib_core::model::{Run, TargetRun};
 use certlib_core::module::Plan;
@@ -16,7 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::views::{Failure, word};
-use crate::extract::Params;
+use crate::auth::ApiToken;
+use crate::extract::{Body, Params};
 use crate::problem::{Problems, Result};
 
 /// How to distribute.
@@ -27,6 +28,20 @@ pub(super) struct Distribute {
     /// Say what would be done, and change nothing.
     #[serde(default)]
     dry_run: bool,
+    /// Do not wait for maintenance windows. A pause holds all the same, and so does an approval.
+    #[serde(default)]
+    urgent: bool,
+}
+
+/// Which version to go back to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GoBack {
+    /// The version: issued, not revoked, with a day left at least.
+    version: u32,
+    /// Do not wait for maintenance windows.
+    #[serde(default)]
+    urgent: bool,
 }
 
 /// The runs that deliver, and their jobs.
@@ -95,9 +110,13 @@ pub(super) struct Status {
 pub(super) struct RunView {
     id: String,
     version: u32,
-    /// `running`, `waiting`, `succeeded`, `succeeded-unverified`, `partial-failure`, `failed` or `cancelled`.
+    /// `awaiting-approval`, `running`, `waiting`, `succeeded`, `succeeded-unverified`, `partial-failure`, `failed`,
+    /// `cancelled` or `rejected`.
     state: String,
     batch_size: usize,
+    requested_by: String,
+    /// The request for approval, if one was needed.
+    approval_id: Option<String>,
     passes: u32,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -112,6 +131,8 @@ impl From<Run> for RunView {
             id: run.id,
             version: run.version,
             batch_size: run.batch_size,
+            requested_by: run.requested_by,
+            approval_id: run.approval_id,
             passes: run.passes,
             created_at: run.created_at,
             finished_at: run.finished_at,
@@ -130,6 +151,9 @@ pub(super) struct TargetRunView {
     attempt: u32,
     /// Whether another attempt may help.
     retryable: bool,
+    /// Why it was not looked at yet, if there is a reason: `paused`, `window` (with `opens`) or `stopped`.
+    #[schema(value_type = Option<Object>)]
+    waiting: Value,
     /// What was found at the target's endpoints.
     #[schema(value_type = Vec<Object>)]
     endpoints: Value,
@@ -147,6 +171,7 @@ impl From<TargetRun> for TargetRunView {
             status: word(target.status),
             endpoints: serde_json::to_value(&target.endpoints).unwrap_or_default(),
             facts: serde_json::to_value(&target.facts).unwrap_or_default(),
+            waiting: serde_json::to_value(target.waiting).unwrap_or_default(),
             target_id: target.target_id,
             target_name: target.target_name,
             module: target.module,
@@ -168,6 +193,7 @@ impl From<TargetRun> for TargetRunView {
 pub(super) async fn distribute(
     State(state): State<AppState>,
     Path((project, id)): Path<(String, String)>,
+    Extension(token): Extension<ApiToken>,
     Params(how): Params<Distribute>,
 ) -> Result<Response> {
     if how.dry_run {
@@ -175,11 +201,38 @@ pub(super) async fn distribute(
         let preview = Preview { targets: planned.into_iter().map(PreviewTarget::from).collect() };
         return Ok(Json(preview).into_response());
     }
+    let runs = state.client.distribute_as(&project, &id, &request(&token, how.urgent)).await?;
+    started(&state, &project, runs).await
+}
+
+/// Delivers an older version to all targets of the certificate. They keep it until the next one is issued, or until the
+/// newest is distributed again. Approvals, windows and pauses hold for this as well.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/certificates/{id}/go-back", tag = "distribution",
+    security(("token" = [])),
+    params(("project" = String, Path, description = "The project"), ("id" = String, Path, description = "Its id")),
+    request_body = GoBack, responses((status = 202, description = "Started", body = StartedRuns), Problems))]
+pub(super) async fn go_back(
+    State(state): State<AppState>,
+    Path((project, id)): Path<(String, String)>,
+    Extension(token): Extension<ApiToken>,
+    Body(how): Body<GoBack>,
+) -> Result<Response> {
+    let runs = state.client.go_back(&project, &id, how.version, &request(&token, how.urgent)).await?;
+    started(&state, &project, runs).await
+}
+
+/// A token stands for whoever has it.
+fn request(token: &ApiToken, urgent: bool) -> Request {
+    let request = Request::of(&*token.id);
+    if urgent { request.urgent() } else { request }
+}
+
+async fn started(state: &AppState, project: &str, begun: Vec<Run>) -> Result<Response> {
     let mut runs = Vec::new();
-    for run in state.client.distribute(&project, &id).await? {
+    for run in begun {
         let filter =
             JobFilter { kind: Some(EXECUTE.to_owned()), key: Some(run.id.clone()), limit: 1, ..JobFilter::default() };
-        let job = state.client.jobs(&project, filter).await?.pop();
+        let job = state.client.jobs(project, filter).await?.pop();
         runs.push(StartedRun { run_id: run.id, job_id: job.map(|job| job.id), version: run.version });
     }
     Ok((StatusCode::ACCEPTED, Json(StartedRuns { runs })).into_response())

@@ -1,5 +1,6 @@
 //! The HTTP API: one file per resource, put together here.
 
+mod approvals;
 mod certificates;
 mod cluster;
 mod credentials;
@@ -9,7 +10,9 @@ mod job_log;
 mod jobs;
 mod keyring;
 mod meta;
+mod policy;
 mod projects;
+mod rules;
 mod targets;
 mod views;
 
@@ -109,6 +112,14 @@ pub(crate) fn router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(certificates::events))
         .routes(routes!(delivery::distribute))
         .routes(routes!(delivery::status))
+        .routes(routes!(delivery::go_back))
+        .routes(routes!(rules::set_target))
+        .routes(routes!(rules::list))
+        .routes(routes!(rules::set_distribution))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::get))
+        .routes(routes!(approvals::decide))
+        .routes(routes!(policy::get, policy::set))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::retry))

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use certlib_core::client::NewTarget;
+use certlib_core::client::{NewTarget, TargetRules};
 use certlib_core::model::Target;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::rules::TargetRulesView;
 use super::views::{Created, created};
 use crate::extract::Body;
 use crate::problem::{Problems, Result};
@@ -32,6 +33,9 @@ pub(super) struct CreateTarget {
     location: Map<String, Value>,
     /// The credential to log in with.
     credential_id: Option<String>,
+    /// Who must agree before anything is delivered, and when it may be.
+    #[serde(default)]
+    rules: TargetRulesView,
 }
 
 /// A target.
@@ -46,14 +50,16 @@ pub(super) struct TargetView {
     #[schema(value_type = Object)]
     location: Value,
     credential_id: Option<String>,
+    rules: TargetRulesView,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
 
 impl From<Target> for TargetView {
     fn from(target: Target) -> Self {
-        let Target { id, project, name, module, config, location, credential_id, created_at } = target;
-        Self { id, project, name, module, config, location, credential_id, created_at }
+        let Target { id, project, name, module, config, location, credential_id, created_at, .. } = target;
+        let rules = TargetRules { approval: target.approval, window: target.window, paused: target.paused }.into();
+        Self { id, project, name, module, config, location, credential_id, rules, created_at }
     }
 }
 
@@ -66,9 +72,15 @@ pub(super) async fn create(
     Path(project): Path<String>,
     Body(new): Body<CreateTarget>,
 ) -> Result<Created<TargetView>> {
-    let CreateTarget { name, module, config, location, credential_id } = new;
-    let new =
-        NewTarget { name, module, config: Value::Object(config), location: Value::Object(location), credential_id };
+    let CreateTarget { name, module, config, location, credential_id, rules } = new;
+    let new = NewTarget {
+        name,
+        module,
+        config: Value::Object(config),
+        location: Value::Object(location),
+        credential_id,
+        rules: rules.into(),
+    };
     let target = state.client.create_target(&project, state.admission.admit(new)?).await?;
     Ok(created(format!("/api/v1/projects/{project}/distribution-targets/{}", target.id), target.into()))
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per group of commands.
 
+mod approval;
 mod backup;
 mod confirm;
 mod kek;
@@ -63,6 +64,9 @@ enum Command {
     /// Manages API tokens. Works while the server runs.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Shows what waits for approval, and decides. Works while servers run.
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
     /// Manages the key-encryption keys. Works while servers run.
     #[command(subcommand)]
     Kek(kek::KekCommand),
@@ -115,6 +119,7 @@ pub(crate) async fn run(cli: Cli, environment: Vec<(String, String)>, out: &mut 
     }
     let done = match cli.command {
         Some(Command::Token(command)) => token(&config, secrets, command, out).await.map(|()| 0),
+        Some(Command::Approval(command)) => approval::run(&config, secrets, command, out).await.map(|()| 0),
         Some(Command::Kek(command)) => kek::run(&config, secrets, command, out).await,
         Some(Command::Backup(command)) => backup::run(&config, secrets, command, out).await.map(|()| 0),
         Some(Command::Restore(command)) => restore::run(&config, secrets, command, out).await,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use certlib_core::backoff::Ladder;
-use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget, Revocation};
+use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget, Revocation, TargetRules};
 use certlib_core::model::{
     Certificate, CertificateState, CertificateVersion, Credential, IssuerSecret, JournalEntry, KeyringState, Order,
     TargetStatus,
@@ -105,7 +105,14 @@ impl Life {
     async fn target(&mut self, module: &str, name: &str, parts: (Value, Value), credential: Option<String>) -> String {
         let name = format!("{name} {CONTROL}");
         let (config, location) = parts;
-        let new = NewTarget { name, module: module.into(), config, location, credential_id: credential };
+        let new = NewTarget {
+            name,
+            module: module.into(),
+            config,
+            location,
+            credential_id: credential,
+            rules: TargetRules::default(),
+        };
         self.said.debug("a target to be", &new);
         let target = self.client.create_target("shop", new).await.unwrap();
         self.said.debug("a target", &target);

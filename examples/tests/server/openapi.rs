@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestServer;
 
-const ROUTES: [(&str, &str); 36] = [
+const ROUTES: [(&str, &str); 45] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -38,6 +38,15 @@ const ROUTES: [(&str, &str); 36] = [
     ("POST", "/api/v1/projects/{project}/certificates/{id}/distribute"),
     ("GET", "/api/v1/projects/{project}/certificates/{id}/distribution-status"),
     ("GET", "/api/v1/projects/{project}/certificates/{id}/events"),
+    ("POST", "/api/v1/projects/{project}/certificates/{id}/go-back"),
+    ("GET", "/api/v1/projects/{project}/certificates/{id}/distributions"),
+    ("PUT", "/api/v1/projects/{project}/distributions/{id}/rules"),
+    ("PUT", "/api/v1/projects/{project}/distribution-targets/{id}/rules"),
+    ("GET", "/api/v1/projects/{project}/approvals"),
+    ("GET", "/api/v1/projects/{project}/approvals/{id}"),
+    ("POST", "/api/v1/projects/{project}/approvals/{id}/decisions"),
+    ("GET", "/api/v1/projects/{project}/policy"),
+    ("PUT", "/api/v1/projects/{project}/policy"),
     ("GET", "/api/v1/projects/{project}/jobs"),
     ("GET", "/api/v1/projects/{project}/jobs/{id}"),
     ("POST", "/api/v1/projects/{project}/jobs/{id}/retry"),

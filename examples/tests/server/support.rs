@@ -176,6 +176,10 @@ impl Api {
         self.send(Method::POST, path, Some("application/json"), body.to_string().into_bytes()).await
     }
 
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, Some("application/json"), body.to_string().into_bytes()).await
+    }
+
     pub(crate) async fn act(&self, path: &str) -> Answer {
         self.send(Method::POST, path, None, Vec::new()).await
     }
@@ -216,13 +220,19 @@ impl Api {
 
 /// A client with a new token, made as an operator makes one.
 pub(crate) async fn token(server: &TestServer, project: &str, role: &str) -> Api {
+    let text = command(server, &["token", "create", "--project", project, "--role", role]).await;
+    server.admin.with_token(text.trim())
+}
+
+/// What a command prints that is run beside the server.
+pub(crate) async fn command(server: &TestServer, arguments: &[&str]) -> String {
     let mut out = Vec::new();
     let data = server.folder.path().join("data").display().to_string();
     let environment = vec![("CERTLIB_DATA_DIR".to_owned(), data), ("CERTLIB_KEK".to_owned(), KEK.to_owned())];
-    let arguments = ["server", "token", "create", "--project", project, "--role", role];
+    let arguments = ["server"].iter().chain(arguments);
     let cli = <crate::cli::Cli as clap::Parser>::try_parse_from(arguments).unwrap();
     assert_eq!(crate::cli::run(cli, environment, &mut out).await, 0);
-    server.admin.with_token(String::from_utf8(out).unwrap().trim())
+    String::from_utf8(out).unwrap()
 }
 
 pub(crate) const LOCAL_CA: &str = "local-ca";

@@ -102,17 +102,17 @@ pub trait ModuleFixture: Send + Sync {
 
 /// Runs `case` unless the harness does not support it or its needs were left out, and keeps the result.
 pub async fn run<H: ModuleHarness>(harness: &H, case: &str, run: impl AsyncFnOnce(&H)) {
-    let (kind, against) = (harness.module().kind(), harness.tested_against());
+    let (module, against) = (harness.module(), harness.tested_against());
     if let Some((_, reason)) = harness.unsupported().iter().find(|(name, _)| *name == case) {
         eprintln!("{case} is not supported: {reason}");
-        return record::keep(kind, against, case, Some(reason));
+        return record::keep(&*module, against, case, Some(reason));
     }
     // What is left out on purpose says so by itself, and is no result.
     if harness.fresh().await.is_none() {
         return;
     }
     run(harness).await;
-    record::keep(kind, against, case, None);
+    record::keep(&*module, against, case, None);
 }
 
 /// Expands to one `#[tokio::test]` for each case of the [module suite](crate::conformance::module).

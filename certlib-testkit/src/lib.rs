@@ -3,7 +3,7 @@
 //! Two families live here:
 //!
 //! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, two ACME certificate
-//!   authorities and BIND. A test talks to the program that production talks to, quirks included.
+//!   authorities, BIND, mail servers (Exim, Dovecot, and aiosmtpd, which misbehaves when told to) and OpenLDAP. A test talks to the program that production talks to, quirks included.
 //! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
 //!   simulates a HashiCorp Vault.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Two families live here:
 //!
-//! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, mail servers, two ACME
+//! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, mail servers, OpenLDAP, two ACME
 //!   certificate authorities, BIND, databases and a Kubernetes API server. A test talks to the program that production
 //!   talks to, quirks included.
 //! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,

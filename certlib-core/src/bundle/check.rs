@@ -205,5 +205,6 @@ mod tests {
         let forged = CertificateBundle::new(forged, None).unwrap();
         let error = check_issued(&forged, &Expected::new(&names, key.public_key(), NOW)).unwrap_err();
         assert_eq!(error.code(), "chain_signature");
+        assert_eq!(forged.check_signatures().unwrap_err().code(), "chain_signature");
     }
 }

@@ -31,7 +31,7 @@ pub use self::address::AddressPolicy;
 #[cfg(feature = "http")]
 pub use self::api::{Answer, Api, Connection, Request};
 pub use self::cidr::Cidr;
-#[cfg(feature = "http")]
+#[cfg(feature = "smtp")]
 pub(crate) use self::http::handshake_failure;
 pub use self::http_url::HttpUrl;
 pub use self::registry::REGISTRY_DATE;

@@ -120,6 +120,9 @@ mod tests {
         tokio::time::timeout(std::time::Duration::from_secs(20), both).await.unwrap()
     }
 
+    /// What the server says, part by part, and what the client is to say.
+    type Case<'a> = (Starttls, Vec<&'a [u8]>, &'a [u8]);
+
     const LDAP_ASK: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
     const PG_ASK: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -143,7 +146,7 @@ mod tests {
         let mysql = mysql_greeting(0xf7fe | 0x0800);
         let ldap_yes = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00";
         let ldap_long = b"\x30\x82\x00\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00";
-        let cases: [(Starttls, Vec<&[u8]>, &[u8]); 9] = [
+        let cases: [Case<'_>; 9] = [
             (
                 Starttls::Smtp,
                 vec![b"220-mx\r\n220 ready\r\n", b"250-mx\r\n250-SIZE 1\r\n250 StartTLS\r\n", b"220 go\r\n"],
@@ -178,7 +181,7 @@ mod tests {
         let ldap_no = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x34\x04\x00\x04\x00";
         let ldap_notice = b"\x30\x0c\x02\x01\x00\x78\x07\x0a\x01\x02\x04\x00\x04\x00";
         let ehlo: &[u8] = b"EHLO [127.0.0.1]\r\n";
-        let cases: [(Starttls, Vec<&[u8]>, &[u8]); 17] = [
+        let cases: [Case<'_>; 17] = [
             (Starttls::Smtp, vec![b"554 no\r\n"], b""),
             (Starttls::Smtp, vec![b"220 mx\r\n", b"502 what?\r\n"], ehlo),
             (Starttls::Smtp, vec![b"220 mx\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n"], ehlo),

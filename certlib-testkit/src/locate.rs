@@ -194,6 +194,16 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
     Counterpart {
+        name: "kerberos",
+        programs: &[
+            program("krb5kdc", "CERTLIB_KRB5KDC", &["krb5kdc"]),
+            program("kdb5_util", "CERTLIB_KDB5_UTIL", &["kdb5_util"]),
+            program("kadmin.local", "CERTLIB_KADMIN_LOCAL", &["kadmin.local"]),
+        ],
+        // The library's Python package comes along: it stands for the other side of a login.
+        recipe: Recipe::Apt(&["krb5-kdc", "krb5-admin-server", "python3-gssapi"]),
+    },
+    Counterpart {
         name: "pywinrm",
         programs: &[program("pywinrm", "CERTLIB_PYWINRM", &[])],
         recipe: Recipe::Pip { package: "pywinrm", version: "0.5.0" },

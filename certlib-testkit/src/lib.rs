@@ -5,7 +5,7 @@
 //! * [`counterpart`] starts the real thing on 127.0.0.1: OpenSSH, nginx, HAProxy, Apache, two ACME certificate
 //!   authorities and BIND. A test talks to the program that production talks to, quirks included.
 //! * [`simhost`] simulates servers inside the test process, thousands of them, with faults on demand; [`vault`]
-//!   simulates a HashiCorp Vault.
+//!   simulates a HashiCorp Vault, and [`winrm`] a Windows host with WinRM and IIS.
 //!
 //! # Where the programs come from
 //!

@@ -64,7 +64,7 @@ pub(super) type Link = (bool, u64);
 
 enum Session {
     Negotiating { list: Option<Vec<u8>>, challenged: Option<Challenged> },
-    In { identity: Identity, seal: Seal },
+    In { identity: Identity, seal: Box<Seal> },
 }
 
 /// What comes of a request's credentials.
@@ -243,7 +243,7 @@ impl Logins {
         }
         tracing::debug!(user = logged_in.user, scheme, "logged in to a simulated Windows host");
         let identity = identity(&account, scheme);
-        self.sessions.insert(link, Session::In { identity: identity.clone(), seal: logged_in.seal });
+        self.sessions.insert(link, Session::In { identity: identity.clone(), seal: Box::new(logged_in.seal) });
         Verdict::In(identity, last)
     }
 

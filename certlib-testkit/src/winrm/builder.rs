@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -234,6 +234,7 @@ impl WinRmSimBuilder {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             max_envelope: self.max_envelope,
             progress: self.progress,
         });

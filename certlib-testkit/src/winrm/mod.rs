@@ -68,7 +68,7 @@ mod xml;
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -180,6 +180,12 @@ impl WinRmSim {
     #[must_use]
     pub fn open_shells(&self) -> usize {
         lock(&self.shared.state).shells.count()
+    }
+
+    /// How many requests for output are held at this moment because there is none yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Makes it misbehave. Of several faults that a request could meet, the one that was injected first does.

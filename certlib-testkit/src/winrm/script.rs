@@ -164,11 +164,14 @@ pub(super) type Run = dyn Fn(&ScriptCall, &mut Windows) -> ScriptOutput + Send +
 /// A handler of scripts that get JSON and give JSON.
 pub(super) type Twin = dyn Fn(&Value, &mut Windows) -> Result<Value, WindowsError> + Send + Sync;
 
+type Open = dyn Fn(&ScriptCall) -> Result<(String, Value), WindowsError> + Send + Sync;
+type Close = dyn Fn(Result<Value, WindowsError>) -> ScriptOutput + Send + Sync;
+
 /// How a script that fetches the real script from its standard input is understood.
 #[derive(Clone)]
 pub struct Bootstrap {
-    open: Arc<dyn Fn(&ScriptCall) -> Result<(String, Value), WindowsError> + Send + Sync>,
-    close: Arc<dyn Fn(Result<Value, WindowsError>) -> ScriptOutput + Send + Sync>,
+    open: Arc<Open>,
+    close: Arc<Close>,
 }
 
 impl Bootstrap {

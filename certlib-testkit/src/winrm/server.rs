@@ -1,7 +1,10 @@
 //! The service: HTTP, logins, encryption, and what becomes of a request.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,6 +40,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Told whenever a command has moved on.
     pub(super) changed: Notify,
+    /// How many requests are held until there is output.
+    pub(super) waiting: AtomicUsize,
     pub(super) max_envelope: usize,
     pub(super) progress: bool,
 }
@@ -309,6 +314,7 @@ impl Listener {
                 return Err(Fault::timed_out());
             }
             waited = true;
+            let _held = Held::new(&self.shared.waiting);
             tokio::select! {
                 () = &mut changed => {}
                 () = tokio::time::sleep_until(until.into()) => {}
@@ -318,6 +324,22 @@ impl Listener {
 
     fn machine(&self) -> String {
         lock(&self.shared.state).windows.computer_name.clone()
+    }
+}
+
+/// Counts a request while it is held, and no longer, even if its client goes away.
+struct Held<'a>(&'a AtomicUsize);
+
+impl<'a> Held<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -117,7 +117,7 @@ fn served(
         return None;
     }
     match windows.http_sys.select(port, name)? {
-        (SslKey::Ccs(_), _) => windows.from_central_store(name?),
+        (SslKey::Ccs(_), _) => windows.in_central_store(name?),
         (_, entry) => windows.certificates.servable(&entry.store, &entry.certificate_hash),
     }
 }

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use certlib_testkit::winrm::{Change, Fault, Injection, Operation, WindowsError};
-use serde_json::json;
+use certlib_testkit::{
+    process::poll_until,
+    winrm::{Change, Fault, Injection, Operation, WinRmSim, Windows, WindowsError},
+};
+use serde_json::{Value, json};
 
 use crate::{
     builder,
@@ -13,8 +16,8 @@ use crate::{
 const SCRIPT: &str = "# certlib:touch:1\r\n[Console]::In.ReadToEnd()";
 
 /// A host with a script that writes a file.
-async fn host() -> certlib_testkit::winrm::WinRmSim {
-    let twin = |input: &serde_json::Value, windows: &mut certlib_testkit::winrm::Windows| {
+async fn host() -> WinRmSim {
+    let twin = |input: &Value, windows: &mut Windows| {
         let path = input["path"].as_str().ok_or_else(|| WindowsError::invalid_parameter("path"))?;
         windows.files.append(path, b"x")?;
         Ok(json!({ "size": windows.files.info(path)?.size }))
@@ -113,13 +116,12 @@ async fn a_receive_that_waits_learns_that_its_shell_is_gone() {
     let shell = client.open().await.unwrap();
     let command = command_id(&client.command(&shell, "ping -n 60 127.0.0.1").await.unwrap());
     let (answer, ()) = tokio::join!(client.receive(&shell, &command), async {
-        let waits = async || host.history().iter().any(|record| record.operation == Operation::Command).then_some(());
-        certlib_testkit::process::poll_until("the command", Duration::from_secs(10), waits).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let waits = async || (host.waiting() == 1).then_some(());
+        poll_until("the request for output", Duration::from_secs(10), waits).await.unwrap();
         host.drop_shells();
     });
-    let code = answer.unwrap().fault();
-    assert!(matches!(code, Some(995 | 2_150_858_843)), "{code:?}");
+    assert_eq!(answer.unwrap().fault(), Some(995));
+    assert_eq!(host.waiting(), 0);
 }
 
 #[tokio::test]

@@ -100,6 +100,25 @@ async fn handlers_are_found_by_program_and_text() {
 }
 
 #[tokio::test]
+async fn what_is_too_much_fails_and_harms_nobody() {
+    let host = builder().start().await.unwrap();
+    let client = Client::new(&host);
+    let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    for script in [deep.as_str(), "1..999999999999", "@(", "\"$(\"", "$x = ", "'é' +"] {
+        let ran = client.run("powershell -Command -", Some(script.as_bytes())).await;
+        let start: String = script.chars().take(20).collect();
+        assert_eq!((ran.stdout.as_str(), ran.exit_code), ("", 1), "{start}");
+        assert!(ran.stderr.contains("CategoryInfo"), "{start}: {}", ran.stderr);
+    }
+    let ran = client.run("powershell -Command -", Some("'aé'+'é'+\"$('ü')\"; 'ä' * 3".as_bytes())).await;
+    assert_eq!(ran.stdout, "aééü\r\näää\r\n");
+    for line in ["a | b", "&& b", "echo >", "cd C:\\none", "copy C:\\none C:\\other", "type"] {
+        let ran = client.run(line, None).await;
+        assert!(ran.exit_code != 0 && !ran.stderr.is_empty() && ran.stdout.is_empty(), "{line}: {ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn progress_is_reported_unless_it_is_silenced() {
     let host = builder().progress().start().await.unwrap();
     let client = Client::new(&host);

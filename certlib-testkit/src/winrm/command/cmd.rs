@@ -174,7 +174,8 @@ fn findstr(words: &[&str], text: &str) -> ScriptOutput {
 fn ping(words: &[&str]) -> ScriptOutput {
     let after = words.iter().position(|word| word.eq_ignore_ascii_case("-n")).and_then(|at| words.get(at + 1));
     let count: u64 = after.and_then(|count| count.parse().ok()).unwrap_or(4);
-    let lines = "Reply from 127.0.0.1: bytes=32 time<1ms TTL=128\r\n".repeat(usize::try_from(count).unwrap_or(4));
+    let lines =
+        "Reply from 127.0.0.1: bytes=32 time<1ms TTL=128\r\n".repeat(usize::try_from(count).unwrap_or(4).min(10_000));
     ScriptOutput::text(lines).after(Duration::from_secs(count.saturating_sub(1)))
 }
 

@@ -12,7 +12,10 @@ mod cmd;
 pub(super) mod codepage;
 mod line;
 mod powershell;
+mod ps_commands;
 mod ps_parse;
+mod ps_source;
+mod ps_tree;
 mod ps_value;
 
 use std::collections::BTreeMap;
@@ -58,14 +61,14 @@ pub(super) fn call(
     working_directory: &str,
 ) -> ScriptCall {
     let argv = line::words(line);
-    let script = powershell::script_of(&argv);
+    let script = ps_source::script_of(&argv);
     let text = script.as_ref().and_then(|script| script.text());
     ScriptCall::new(line, argv, text, user, environment.clone(), working_directory)
 }
 
 /// Whether a command waits for the end of its standard input.
 pub(super) fn reads_stdin(call: &ScriptCall) -> bool {
-    match powershell::script_of(&call.argv) {
+    match ps_source::script_of(&call.argv) {
         Some(script) => script.text().is_none_or(|text| ScriptCall::reads_stdin(&text)),
         None => cmd::reads_stdin(&line::expand(&call.command_line, &call.environment)),
     }
@@ -73,7 +76,7 @@ pub(super) fn reads_stdin(call: &ScriptCall) -> bool {
 
 /// Runs a command line with everything in it.
 pub(super) fn run(host: &mut Host<'_>, call: &ScriptCall) -> ScriptOutput {
-    if powershell::script_of(&call.argv).is_some() {
+    if ps_source::script_of(&call.argv).is_some() {
         return step(host, call.clone());
     }
     let expanded = line::expand(&call.command_line, &call.environment);
@@ -129,7 +132,7 @@ fn step(host: &mut Host<'_>, call: ScriptCall) -> ScriptOutput {
     let opened = host.scripts.open(call);
     let output = match host.scripts.run(&opened, host.windows) {
         Some(output) => output,
-        None => match powershell::script_of(&opened.call.argv) {
+        None => match ps_source::script_of(&opened.call.argv) {
             Some(script) => powershell::run(host, &opened.call, &script),
             None => cmd::run(host.windows, &opened.call),
         },

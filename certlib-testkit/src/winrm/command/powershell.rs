@@ -9,78 +9,19 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use super::{
-    super::script::{ScriptCall, ScriptOutput, program_name},
-    Host, clixml, cmd,
-    ps_parse::{self, Argument, Expr, Stage, Statement},
+    super::script::{ScriptCall, ScriptOutput},
+    Host, clixml, ps_parse,
+    ps_source::Source,
+    ps_tree::{Expr, Stage, Statement},
     ps_value::Value,
 };
 
-/// Where the script of a command line comes from.
-pub(super) enum Source {
-    /// `-EncodedCommand`: errors go out as CLIXML.
-    Encoded(String),
-    /// `-Command`, or nothing: errors go out as text.
-    Given(String),
-    /// `-Command -`: standard input.
-    Stdin,
-}
+/// How many elements a range may have.
+const LARGEST: u64 = 1 << 20;
 
-impl Source {
-    /// The script, when it is on the command line.
-    pub(super) fn text(&self) -> Option<String> {
-        match self {
-            Self::Encoded(text) | Self::Given(text) => Some(text.clone()),
-            Self::Stdin => None,
-        }
-    }
-}
-
-/// The script that a command line makes PowerShell run; `None` for another program.
-pub(super) fn script_of(argv: &[String]) -> Option<Source> {
-    let (program, rest) = argv.split_first()?;
-    if !matches!(program_name(program).as_str(), "powershell" | "pwsh") {
-        return None;
-    }
-    let mut words = rest.iter();
-    while let Some(word) = words.next() {
-        let Some(option) = word.strip_prefix(['-', '/']).map(str::to_lowercase) else {
-            let line: Vec<&str> = [word.as_str()].into_iter().chain(words.map(String::as_str)).collect();
-            return Some(Source::Given(line.join(" ")));
-        };
-        match option.as_str() {
-            "" => return Some(Source::Stdin),
-            option if option.len() >= 2 && "executionpolicy".starts_with(option) => drop(words.next()),
-            "ep" | "inputformat" | "outputformat" | "windowstyle" | "version" => drop(words.next()),
-            option if "encodedcommand".starts_with(option) || option == "ec" => {
-                return Some(match words.next().and_then(|word| decode(word)) {
-                    Some(text) => Source::Encoded(text),
-                    None => {
-                        Source::Given("throw 'Cannot process the command because the value is not encoded.'".into())
-                    }
-                });
-            }
-            option if "command".starts_with(option) => {
-                let line = words.map(String::as_str).collect::<Vec<_>>().join(" ");
-                return Some(if line == "-" { Source::Stdin } else { Source::Given(line) });
-            }
-            "file" | "f" => {
-                let file = words.next()?;
-                return Some(Source::Given(format!("& '{file}'")));
-            }
-            _ => {}
-        }
-    }
-    Some(Source::Stdin)
-}
-
-fn decode(text: &str) -> Option<String> {
-    let bytes = STANDARD.decode(text).ok().filter(|bytes| bytes.len() % 2 == 0)?;
-    let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-    String::from_utf16(&units).ok()
-}
+/// How long a repeated text gets, in bytes; what is more is left out.
+const TEXT: usize = 16 << 20;
 
 /// Runs a script.
 pub(super) fn run(host: &mut Host<'_>, call: &ScriptCall, source: &Source) -> ScriptOutput {
@@ -114,25 +55,25 @@ pub(super) fn run(host: &mut Host<'_>, call: &ScriptCall, source: &Source) -> Sc
 }
 
 /// Why a script does not go on.
-enum Stop {
+pub(super) enum Stop {
     Exit(i32),
     Thrown(String),
 }
 
-struct Session<'a, 'b> {
-    host: &'a mut Host<'b>,
-    call: &'a ScriptCall,
-    variables: BTreeMap<String, Value>,
-    stdout: String,
+pub(super) struct Session<'a, 'b> {
+    pub(super) host: &'a mut Host<'b>,
+    pub(super) call: &'a ScriptCall,
+    pub(super) variables: BTreeMap<String, Value>,
+    pub(super) stdout: String,
     errors: Vec<String>,
     /// What a script writes to standard error itself.
-    raw_errors: String,
-    takes: Duration,
+    pub(super) raw_errors: String,
+    pub(super) takes: Duration,
     /// Whether the last statement failed.
     failed: bool,
 }
 
-type Outcome<T> = Result<T, Stop>;
+pub(super) type Outcome<T> = Result<T, Stop>;
 
 impl<'a, 'b> Session<'a, 'b> {
     fn new(host: &'a mut Host<'b>, call: &'a ScriptCall) -> Self {
@@ -156,7 +97,7 @@ impl<'a, 'b> Session<'a, 'b> {
         Ok(())
     }
 
-    fn statement(&mut self, statement: &Statement) -> Outcome<()> {
+    pub(super) fn statement(&mut self, statement: &Statement) -> Outcome<()> {
         match statement {
             Statement::Assign(name, stages) => {
                 let value = Value::of(self.pipeline(stages)?);
@@ -194,12 +135,12 @@ impl<'a, 'b> Session<'a, 'b> {
         Ok(())
     }
 
-    fn print(&mut self, value: &Value) {
+    pub(super) fn print(&mut self, value: &Value) {
         self.stdout.push_str(&value.text());
         self.stdout.push_str("\r\n");
     }
 
-    fn pipeline(&mut self, stages: &[Stage]) -> Outcome<Vec<Value>> {
+    pub(super) fn pipeline(&mut self, stages: &[Stage]) -> Outcome<Vec<Value>> {
         let mut items: Option<Vec<Value>> = None;
         for stage in stages {
             let next = match stage {
@@ -212,7 +153,7 @@ impl<'a, 'b> Session<'a, 'b> {
     }
 
     /// An error that does not end the script unless `$ErrorActionPreference` says so.
-    fn complain(&mut self, category: &str, text: &str) -> Outcome<Vec<Value>> {
+    pub(super) fn complain(&mut self, category: &str, text: &str) -> Outcome<Vec<Value>> {
         let error = described(category, text);
         let stops =
             self.variables.get("erroractionpreference").is_some_and(|value| value.text().eq_ignore_ascii_case("stop"));
@@ -224,130 +165,7 @@ impl<'a, 'b> Session<'a, 'b> {
         Ok(Vec::new())
     }
 
-    fn command(&mut self, name: &str, arguments: &[Argument], piped: Option<Vec<Value>>) -> Outcome<Vec<Value>> {
-        let mut named = BTreeMap::new();
-        let mut plain = Vec::new();
-        let mut blocks = Vec::new();
-        let mut pending: Option<&str> = None;
-        for argument in arguments {
-            match argument {
-                Argument::Name(name) => {
-                    named.insert(name.as_str(), Value::Boolean(true));
-                    pending = Some(name);
-                }
-                Argument::Value(value) => {
-                    let value = self.value(value)?;
-                    match pending.take() {
-                        Some(name) => drop(named.insert(name, value)),
-                        None => plain.push(value),
-                    }
-                }
-                Argument::Block(statements) => blocks.push(statements),
-            }
-        }
-        let first = |names: &[&str]| {
-            let by_name = names.iter().find_map(|name| named.get(name));
-            by_name.or(plain.first()).map(Value::text).unwrap_or_default()
-        };
-        let path = cmd::absolute(&first(&["path", "literalpath", "name"]), &self.call.working_directory);
-        let done = match name.to_lowercase().as_str() {
-            "write-output" | "echo" | "write" => {
-                let given = named.remove("inputobject").into_iter().chain(plain).flat_map(Value::items);
-                return Ok(piped.unwrap_or_default().into_iter().chain(given).collect());
-            }
-            "write-host" => {
-                let text = plain.iter().map(Value::text).collect::<Vec<_>>().join(" ");
-                self.print(&Value::Text(text));
-                Ok(Vec::new())
-            }
-            "write-error" => return self.complain("NotSpecified", &first(&["message"])),
-            "out-null" | "set-strictmode" | "write-verbose" | "write-progress" => Ok(Vec::new()),
-            "out-string" => {
-                let text: String = piped.unwrap_or_default().iter().map(|item| item.text() + "\r\n").collect();
-                Ok(vec![Value::Text(text)])
-            }
-            "foreach-object" | "%" | "foreach" => return self.for_each(&blocks, piped.unwrap_or_default()),
-            "select-object" | "select" => {
-                let count = named.get("first").and_then(Value::number).and_then(|count| usize::try_from(count).ok());
-                Ok(piped.unwrap_or_default().into_iter().take(count.unwrap_or(usize::MAX)).collect())
-            }
-            "start-sleep" | "sleep" => {
-                let milliseconds = named.get("milliseconds").and_then(Value::number);
-                let seconds = first(&["seconds", "s"]).parse().unwrap_or(0_i64);
-                let time = milliseconds.unwrap_or(seconds.saturating_mul(1000));
-                self.takes += Duration::from_millis(u64::try_from(time).unwrap_or(0));
-                Ok(Vec::new())
-            }
-            "import-module" => {
-                let wanted = first(&["name"]);
-                if self.host.windows.modules.iter().any(|module| module.eq_ignore_ascii_case(&wanted)) {
-                    return Ok(Vec::new());
-                }
-                let text = format!(
-                    "The specified module '{wanted}' was not loaded because no valid module file was found in any \
-                     module directory."
-                );
-                return self.complain("ResourceUnavailable", &text);
-            }
-            "restart-service" => self.host.windows.restart_service(&first(&["name"])).map(|()| Vec::new()),
-            "restart-webapppool" => self.host.windows.iis.recycle_pool(&first(&["name"])).map(|()| Vec::new()),
-            "test-path" => Ok(vec![Value::Boolean(self.host.windows.files.exists(&path))]),
-            "get-content" | "gc" | "cat" | "type" => self.host.windows.files.read(&path).map(|bytes| {
-                let text = String::from_utf8_lossy(&bytes);
-                text.lines().map(|line| Value::Text(line.to_owned())).collect()
-            }),
-            "set-content" => {
-                let value = named.get("value").or(plain.get(1)).cloned();
-                let lines = value.map(Value::items).or(piped).unwrap_or_default();
-                let text: String = lines.iter().map(|line| line.text() + "\r\n").collect();
-                self.host.windows.files.write(&path, text.as_bytes()).map(|()| Vec::new())
-            }
-            "remove-item" | "rm" | "del" => self.host.windows.files.delete(&path).map(|()| Vec::new()),
-            other => return self.program(other, name, &plain),
-        };
-        match done {
-            Ok(values) => Ok(values),
-            Err(error) => self.complain("WriteError", &error.message),
-        }
-    }
-
-    fn for_each(&mut self, blocks: &[&Vec<Statement>], items: Vec<Value>) -> Outcome<Vec<Value>> {
-        let before = std::mem::take(&mut self.stdout);
-        let mut values = Vec::new();
-        for item in items {
-            self.variables.insert("_".to_owned(), item);
-            for statement in blocks.iter().flat_map(|block| block.iter()) {
-                match statement {
-                    Statement::Pipeline(stages) => values.extend(self.pipeline(stages)?),
-                    other => self.statement(other)?,
-                }
-            }
-        }
-        let printed = std::mem::replace(&mut self.stdout, before);
-        self.stdout.push_str(&printed);
-        Ok(values)
-    }
-
-    /// A program, such as `hostname`, or nothing of that name.
-    fn program(&mut self, lower: &str, name: &str, arguments: &[Value]) -> Outcome<Vec<Value>> {
-        const KNOWN: [&str; 7] = ["hostname", "whoami", "ipconfig", "ping", "netsh", "certutil", "net"];
-        if KNOWN.contains(&program_name(lower).as_str()) {
-            let words: Vec<String> = [name.to_owned()].into_iter().chain(arguments.iter().map(Value::text)).collect();
-            let mut call = self.call.clone();
-            (call.command_line, call.argv) = (words.join(" "), words);
-            let output = cmd::run(self.host.windows, &call);
-            self.takes += output.takes;
-            self.raw_errors.push_str(&output.stderr);
-            return Ok(output.stdout.lines().map(|line| Value::Text(line.to_owned())).collect());
-        }
-        let text = format!(
-            "The term '{name}' is not recognized as the name of a cmdlet, function, script file, or operable program. \
-             Check the spelling of the name, or if a path was included, verify that the path is correct and try again."
-        );
-        self.complain("ObjectNotFound", &text)
-    }
-
-    fn value(&mut self, expr: &Expr) -> Outcome<Value> {
+    pub(super) fn value(&mut self, expr: &Expr) -> Outcome<Value> {
         Ok(match expr {
             Expr::Number(number) => Value::Number(*number),
             Expr::Literal(text) => Value::Text(text.clone()),
@@ -385,10 +203,15 @@ impl<'a, 'b> Session<'a, 'b> {
     fn combined(&mut self, left: Value, operator: &str, right: Value) -> Outcome<Value> {
         let numbers = (left.number(), right.number());
         Ok(match (operator, left, numbers) {
+            ("..", _, (Some(from), Some(to))) if from.abs_diff(to) > LARGEST => {
+                let text = "The range operator would produce too many elements.";
+                return Err(Stop::Thrown(described("InvalidOperation", text)));
+            }
             ("..", _, (Some(from), Some(to))) if from <= to => Value::List((from..=to).map(Value::Number).collect()),
             ("..", _, (Some(from), Some(to))) => Value::List((to..=from).rev().map(Value::Number).collect()),
             ("*", Value::Text(text), (_, Some(times))) => {
-                Value::Text(text.repeat(usize::try_from(times).unwrap_or(0).min(16 << 20)))
+                let most = TEXT / text.len().max(1);
+                Value::Text(text.repeat(usize::try_from(times).unwrap_or(0).min(most)))
             }
             ("*", _, (Some(left), Some(right))) => Value::Number(left.saturating_mul(right)),
             ("+", Value::Text(text), _) => Value::Text(text + &right.text()),

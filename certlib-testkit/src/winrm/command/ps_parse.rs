@@ -1,55 +1,32 @@
 //! The grammar of PowerShell that is understood: statements of pipelines, `if`, `throw`, `exit`, assignments.
 
-/// A statement.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Statement {
-    Assign(String, Vec<Stage>),
-    Throw(Option<Expr>),
-    Exit(Option<Expr>),
-    If(Expr, Vec<Statement>, Vec<Statement>),
-    Try(Vec<Statement>, Vec<Statement>),
-    Pipeline(Vec<Stage>),
-}
-
-/// A part of a pipeline.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Stage {
-    Value(Expr),
-    Command { name: String, arguments: Vec<Argument> },
-}
-
-/// An argument of a command.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Argument {
-    Name(String),
-    Value(Expr),
-    Block(Vec<Statement>),
-}
-
-/// An expression.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Expr {
-    Number(i64),
-    /// Text without anything to put in.
-    Literal(String),
-    /// Text in double quotes: variables and `$(…)` are put in.
-    Template(String),
-    Variable(String),
-    List(Vec<Expr>),
-    Group(Vec<Stage>),
-    Binary(Box<Expr>, &'static str, Box<Expr>),
-    Property(Box<Expr>, String),
-    /// `[Type]::Member`, with arguments when it is called.
-    Static(String, String, Option<Vec<Expr>>),
-    /// `[Type]::Property.Method(…)`.
-    Call(Box<Expr>, String, Vec<Expr>),
-}
+use super::ps_tree::{Argument, Expr, Stage, Statement};
 
 /// Operators, loosest first; `,` and `..` bind tighter than all of them.
 const OPERATORS: [&[&str]; 4] = [&["-and", "-or"], &["-eq", "-ne", "-gt", "-lt"], &["+", "-"], &["*"]];
 
+/// How deep brackets may lie in each other.
+const DEPTH: usize = 64;
+
+/// How many brackets are open at once, at most; those in texts count as well.
+fn depth(script: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    for character in script.chars() {
+        match character {
+            '(' | '{' => open += 1,
+            ')' | '}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
+}
+
 /// Reads a script. The error is the text that could not be read.
 pub(super) fn parse(script: &str) -> Result<Vec<Statement>, String> {
+    if depth(script) > DEPTH {
+        return Err(script.to_owned());
+    }
     let mut parser = Parser { rest: script.trim_start_matches('\u{feff}') };
     let statements = parser.statements()?;
     if parser.rest.is_empty() { Ok(statements) } else { Err(parser.rest.to_owned()) }
@@ -256,8 +233,10 @@ impl<'a> Parser<'a> {
         let mut left = self.binary(level + 1)?;
         loop {
             self.blank();
-            let lower = self.rest.get(..4.min(self.rest.len())).unwrap_or_default().to_lowercase();
-            let Some(operator) = operators.iter().find(|operator| lower.starts_with(**operator)) else {
+            let follows = |operator: &&&str| {
+                self.rest.get(..operator.len()).is_some_and(|next| next.eq_ignore_ascii_case(operator))
+            };
+            let Some(operator) = operators.iter().find(follows) else {
                 return Ok(left);
             };
             self.rest = &self.rest[operator.len()..];

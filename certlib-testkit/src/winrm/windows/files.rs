@@ -1,50 +1,19 @@
 //! The file system: drives and shares, access lists as SDDL text, attributes, and files that somebody has open.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod node;
 
-use time::OffsetDateTime;
+use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::node::FileInfo;
+use self::node::{INHERITED, Node};
 use super::{
     error::{Trips, WindowsError, WindowsResult},
     path::WinPath,
 };
 use crate::tls::fingerprint;
 
-/// What a new file or directory inherits: administrators and SYSTEM.
-const INHERITED: &str = "O:BAG:SYD:AI(A;ID;FA;;;SY)(A;ID;FA;;;BA)";
-
 /// The room of a drive unless told otherwise.
 const ROOM: u64 = 10 << 30;
-
-/// A file or directory, without its content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FileInfo {
-    /// Its path, as it was first written.
-    pub path: String,
-    /// Whether it is a directory.
-    pub directory: bool,
-    /// Length in bytes; 0 for a directory.
-    pub size: u64,
-    /// The read-only attribute.
-    pub read_only: bool,
-    /// Owner and access list, in SDDL.
-    pub sddl: String,
-    /// When the content changed last.
-    pub modified: OffsetDateTime,
-}
-
-#[derive(Clone, Debug)]
-struct Node {
-    path: String,
-    content: Option<Arc<Vec<u8>>>,
-    read_only: bool,
-    sddl: String,
-    modified: OffsetDateTime,
-}
 
 #[derive(Clone, Debug)]
 struct Volume {
@@ -436,24 +405,6 @@ impl FileSystem {
 
     fn insert(&mut self, path: &WinPath, content: Option<Vec<u8>>, sddl: String) {
         self.nodes.insert(path.key(), Node::new(path, content, sddl));
-    }
-}
-
-impl Node {
-    fn new(path: &WinPath, content: Option<Vec<u8>>, sddl: String) -> Self {
-        let modified = OffsetDateTime::now_utc();
-        Self { path: path.display(), content: content.map(Arc::new), read_only: false, sddl, modified }
-    }
-
-    fn info(&self) -> FileInfo {
-        FileInfo {
-            path: self.path.clone(),
-            directory: self.content.is_none(),
-            size: self.content.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            read_only: self.read_only,
-            sddl: self.sddl.clone(),
-            modified: self.modified,
-        }
     }
 }
 

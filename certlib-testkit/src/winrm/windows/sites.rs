@@ -133,7 +133,7 @@ impl Windows {
     }
 
     /// What the central store has for a name: `NAME.pfx`, or `_.REST.pfx` for a wildcard.
-    pub(in super::super) fn from_central_store(
+    pub(in super::super) fn in_central_store(
         &self,
         name: &str,
     ) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {

@@ -86,6 +86,7 @@ impl Job<'_> {
     }
 
     fn check_machine(&self, seen: &Seen) -> Result<()> {
+        let needs_iis = !self.location.bindings.is_empty() || !self.config.app_pools.is_empty();
         let problem = if !seen.elevated {
             return Err(Error::auth(
                 OPERATION,
@@ -93,7 +94,7 @@ impl Job<'_> {
                 "the login is no administrator here; a local one other than the built-in needs \
                  LocalAccountTokenFilterPolicy = 1",
             ));
-        } else if !seen.web_administration && !(self.location.bindings.is_empty() && self.config.app_pools.is_empty()) {
+        } else if needs_iis && !seen.web_administration {
             ("iis_missing", "IIS with its PowerShell module WebAdministration is not installed")
         } else if seen.build < BUILD_2019 && self.config.pfx.profile == PfxProfile::Modern {
             ("pfx_profile_unsupported", "this Windows cannot read modern PKCS#12; set `pfx.profile` to `legacy`")

@@ -138,7 +138,8 @@ async fn commands_run_and_their_failure_is_told() {
 
 #[tokio::test]
 async fn what_the_machine_refuses_is_named() {
-    let table: [(&str, fn() -> WindowsError, &str, ErrorClass); 4] = [
+    type Refusal = fn() -> WindowsError;
+    let table: [(&str, Refusal, &str, ErrorClass); 4] = [
         ("denied", || WindowsError::access_denied("x"), "permission_denied", ErrorClass::IoPermanent),
         ("full", || WindowsError::disk_full("x"), "disk_full", ErrorClass::IoPermanent),
         ("open", || WindowsError::sharing_violation("x"), "file_in_use", ErrorClass::IoTransient),

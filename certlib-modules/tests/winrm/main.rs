@@ -6,6 +6,7 @@
 mod common;
 mod conformance;
 mod delivery;
+mod kerberos;
 mod login;
 mod settings;
 mod transport;

@@ -73,9 +73,14 @@ impl SecurityContext {
         bindings: Option<Vec<u8>>,
         kdc: Option<Kdc>,
     ) -> Result<Self> {
-        let username = Username::parse(user).map_err(|_| {
-            Error::validation(OPERATION, "user_invalid", "the user is `DOMAIN\\name`, `name@realm` or `name`")
-        })?;
+        let invalid =
+            |_| Error::validation(OPERATION, "user_invalid", "the user is `DOMAIN\\name`, `name@realm` or `name`");
+        let username = match (package, user.rsplit_once('@')) {
+            // The plain name of a realm's user; the other form is for the aliases that only Microsoft's realms have.
+            (Package::Kerberos, Some((name, realm))) => Username::new_down_level_logon_name(name, realm),
+            _ => Username::parse(user),
+        };
+        let username = username.map_err(invalid)?;
         let identity = AuthIdentity { username, password: password.expose().clone().into() };
         let mechanism = match package {
             Package::Ntlm => Mechanism::Ntlm { context: Box::new(Ntlm::new()), credentials: Some(identity.into()) },

@@ -221,7 +221,6 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Pip { package: "hvac", version: "2.4.0" },
     },
     Counterpart {
-<<<<<<< HEAD
         name: "kubernetes",
         programs: &[
             program("kube-apiserver", "CERTLIB_KUBE_APISERVER", &["kube-apiserver"]).or_variables(&["KUBE_APISERVER"]),
@@ -277,7 +276,8 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         name: "aiosmtpd",
         programs: &[program("aiosmtpd", "CERTLIB_AIOSMTPD", &[])],
         recipe: Recipe::Pip { package: "aiosmtpd", version: "1.4.6" },
-=======
+    },
+    Counterpart {
         name: "kerberos",
         programs: &[
             program("krb5kdc", "CERTLIB_KRB5KDC", &["krb5kdc"]),
@@ -286,7 +286,6 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         ],
         // The library's Python package comes along: it stands for the other side of a login.
         recipe: Recipe::Apt(&["krb5-kdc", "krb5-admin-server", "python3-gssapi"]),
->>>>>>> winrm
     },
     Counterpart {
         name: "pywinrm",

@@ -139,3 +139,21 @@ async fn idle_shells_end() {
     client.close(&shell).await;
     client.open().await.unwrap();
 }
+
+#[tokio::test]
+async fn shells_are_listed_and_unknown_actions_are_refused() {
+    let host = host().await;
+    let client = Client::new(&host);
+    let (first, second) = (client.open().await.unwrap(), client.open().await.unwrap());
+    let enumerate = "http://schemas.xmlsoap.org/ws/2004/09/enumeration/Enumerate";
+    let list = client.send(enumerate, "", "").await.unwrap();
+    assert!(
+        list.body.contains(&first) && list.body.contains(&second) && list.body.contains("EndOfSequence"),
+        "{list:?}"
+    );
+    let answer = client.send("http://schemas.xmlsoap.org/ws/2004/09/transfer/Put", &first, "").await.unwrap();
+    assert_eq!((answer.status, answer.fault()), (500, Some(2_150_858_753)));
+    let answer =
+        client.send("http://schemas.microsoft.com/wbem/wsman/1/windows/shell/Command", &first, "").await.unwrap();
+    assert_eq!((answer.status, answer.fault()), (500, Some(2_150_858_817)));
+}

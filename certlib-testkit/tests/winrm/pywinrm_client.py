@@ -131,6 +131,8 @@ def powershell(url):
     large = client.run_ps("'0123456789' * 200000")
     check(large.std_out == b"0123456789" * 200_000 + b"\r\n", f"two megabytes: {len(large.std_out)}")
     check(client.run_ps("try { throw 'inside' } catch { \"caught $_\" }").std_out == b"caught inside\r\n", "caught")
+    branches = "$x = 5 - 3; if ($x -eq 2 -and $x -lt 3) { 'two' } else { 'other' }; if ($x -ne 2) { 'no' }; $env:USERNAME -eq 'x'"
+    check(client.run_ps(branches).std_out == b"two\r\nFalse\r\n", f"branches: {client.run_ps(branches)}")
     check(client.run_ps("function f { 1 }").status_code == 1, "what is not understood fails")
 
 

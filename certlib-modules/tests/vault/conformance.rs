@@ -13,8 +13,8 @@ use crate::support::{Server, bundles, fields};
 
 const WRONG: &str = "hvs.battery-staple";
 
-/// The kind of mount, and what the results are filed under.
-struct Vault(&'static str, &'static str);
+/// A kind of mount.
+struct Vault(&'static str);
 
 struct Mounted {
     server: Server,
@@ -62,7 +62,14 @@ impl ModuleHarness for Vault {
     }
 
     fn tested_against(&self) -> &str {
-        self.1
+        match (Server::is_real(), self.0) {
+            (false, "kv1") => "VaultSim, key-value version 1",
+            (false, "kv2") => "VaultSim, key-value version 2",
+            (false, _) => "VaultSim, PKI while nothing was issued",
+            (true, "kv1") => "the Vault at VAULT_ADDR, key-value version 1",
+            (true, "kv2") => "the Vault at VAULT_ADDR, key-value version 2",
+            (true, _) => "the Vault at VAULT_ADDR, PKI while nothing was issued",
+        }
     }
 }
 
@@ -114,17 +121,17 @@ fn authorities() -> [CertificateBundle; 4] {
 
 mod kv1 {
     use super::*;
-    certlib_core::module_conformance!(Vault("kv1", "VaultSim, key-value version 1"));
+    certlib_core::module_conformance!(Vault("kv1"));
 }
 
 mod kv2 {
     use super::*;
-    certlib_core::module_conformance!(Vault("kv2", "VaultSim, key-value version 2"));
+    certlib_core::module_conformance!(Vault("kv2"));
 }
 
 mod pki {
     use super::*;
-    certlib_core::module_conformance!(Vault("pki", "VaultSim, PKI"));
+    certlib_core::module_conformance!(Vault("pki"));
 }
 
 #[test]

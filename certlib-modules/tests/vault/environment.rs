@@ -14,6 +14,8 @@ async fn a_server_named_by_the_environment_is_used_and_left_as_it_was() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .arg("kv2::")
+        // What is shown on a simulator must not be filed as shown on a real one.
+        .env_remove(certlib_core::conformance::module::RESULTS)
         .env("VAULT_ADDR", vault.address())
         .env("VAULT_TOKEN", vault.root_token())
         .env("VAULT_CACERT", ca);

@@ -33,7 +33,6 @@ impl Server {
     /// The one that `VAULT_ADDR` and `VAULT_TOKEN` name, its root in the file `VAULT_CACERT`; a simulated one otherwise.
     /// The token must be allowed to mount an engine, which is unmounted afterwards.
     pub(crate) async fn any(kind: &str) -> Self {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(address), Some(token)) = (set("VAULT_ADDR"), set("VAULT_TOKEN")) else {
             return Self::simulated(kind).await;
         };
@@ -42,6 +41,11 @@ impl Server {
         let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
         let mount = format!("certlib-test-{}-{number}-{:x}", std::process::id(), rand::random::<u32>());
         Self::mounted(address, token, ca_pem, mount, kind, None).await
+    }
+
+    /// Whether the environment names a server.
+    pub(crate) fn is_real() -> bool {
+        set("VAULT_ADDR").is_some() && set("VAULT_TOKEN").is_some()
     }
 
     pub(crate) async fn simulated(kind: &str) -> Self {
@@ -216,6 +220,11 @@ impl Drop for Server {
             outcome => eprintln!("{} may be left behind: {outcome:?}", self.mount),
         }
     }
+}
+
+/// A variable of the environment.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn client(ca_pem: Option<&str>) -> Client {

@@ -24,8 +24,8 @@ impl Delivery<'_> {
         let call = |subject: &str, after: String| Step::new(Verb::Call, subject).after(after);
         let new: Vec<&Object> = survey.objects.iter().filter(|(_, there)| !there).map(|(object, _)| object).collect();
         for object in &new {
-            let what = format!("{} of {}, removed again at the end", object.part.as_str(), bundle.fingerprint());
-            steps.push(call("POST /mgmt/shared/file-transfer/uploads", what));
+            let subject = format!("POST /mgmt/shared/file-transfer/uploads ({})", object.part.as_str());
+            steps.push(call(&subject, format!("of {}, removed again at the end", bundle.fingerprint())));
         }
         let changing = survey.profiles.iter().filter(|found| !found.keep).count();
         let what = format!("begin: {} objects and {changing} profiles, all or nothing", new.len());

@@ -35,9 +35,9 @@ impl ModuleHarness for Harness {
 
     fn tested_against(&self) -> &str {
         if self.probed {
-            "F5Sim, handshakes with virtual servers"
+            "the BIG-IP simulator, virtual servers probed"
         } else {
-            "F5Sim, a pair of units, profiles read back"
+            "the BIG-IP simulator, a pair of units, profiles read back"
         }
     }
 }

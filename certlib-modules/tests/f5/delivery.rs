@@ -71,9 +71,10 @@ async fn a_plan_reads_well() {
     let verbs: Vec<Verb> = plan.steps.iter().map(|step| step.verb).collect();
     let expected = [vec![Verb::Call; 4], vec![Verb::Create; 3], vec![Verb::Replace; 2], vec![Verb::Call; 4]];
     assert_eq!(verbs, expected.concat(), "{plan}");
+    assert!(plan.differs_from(&plan).is_empty(), "each step can be told from the others");
     let text = plan.to_string();
     for part in [
-        "call POST /mgmt/shared/file-transfer/uploads: private key of",
+        "call POST /mgmt/shared/file-transfer/uploads (private key): of",
         "call POST /mgmt/tm/transaction: begin: 3 objects and 2 profiles, all or nothing",
         "create sys file ssl-key /Common/certlib_",
         "replace ltm profile client-ssl /Common/shop [former]: cert /Common/former.crt",

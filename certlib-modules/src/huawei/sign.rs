@@ -216,11 +216,13 @@ mod tests {
         }
 
         #[test]
-        fn the_canonical_path_is_the_same_however_it_was_encoded(segments in prop::collection::vec("[^/]{1,12}", 1..5)) {
+        fn the_canonical_path_is_the_same_however_it_was_encoded(
+            segments in prop::collection::vec("[^/\t\n\r]{1,12}", 1..5),
+        ) {
             let mut lax = url("https://example.com");
             lax.path_segments_mut().unwrap().extend(segments.iter().map(String::as_str));
             let strict: Vec<_> = segments.iter().map(|segment| encode(segment.as_bytes())).collect();
-            // A URL's own rules swallow dots that lead nowhere, before anything is signed or sent.
+            // A URL's own rules swallow these dots, as they do tabs and line ends, before anything is signed or sent.
             prop_assume!(segments.iter().all(|segment| segment != "." && segment != ".."));
             let canonical = canonical_path(lax.path());
             prop_assert_eq!(&canonical, &format!("/{}/", strict.join("/")));

@@ -252,6 +252,10 @@ fn failed(error: sspi::Error) -> Error {
         | ErrorKind::WrongPrincipalName => {
             (ErrorClass::Auth, "login_refused", "the user is unknown, or the password is wrong")
         }
+        // The key distribution centre says no: a wrong password, an account that is locked or has expired, a policy.
+        ErrorKind::KdcInvalidRequest => {
+            (ErrorClass::Auth, "login_refused", "the key distribution centre refuses the login of this user")
+        }
         ErrorKind::TimeSkew => (ErrorClass::Auth, "clock_skew", "the clocks here and there differ by too much"),
         ErrorKind::NoAuthenticatingAuthority => {
             (ErrorClass::Network, "kdc_unreachable", "the key distribution centre does not answer")

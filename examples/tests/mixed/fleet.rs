@@ -156,7 +156,7 @@ impl Fleet {
                 of_pem(std::str::from_utf8(&base64::engine::general_purpose::STANDARD.decode(pem).unwrap()).unwrap())
             }
             Look::WindowsFile(path) => {
-                let bytes = self.hosts.windows.with(|windows| windows.files.read(path)).unwrap();
+                let bytes = self.hosts.files.with(|windows| windows.files.read(path)).unwrap();
                 of_pem(std::str::from_utf8(&bytes).unwrap())
             }
             Look::Hook(path) => {

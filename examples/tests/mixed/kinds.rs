@@ -9,7 +9,7 @@ use certlib_testkit::pki::{Issued, TestCa};
 use certlib_testkit::ports;
 use certlib_testkit::simhost::{Service, SimHost, UserAuth};
 use certlib_testkit::vault::VaultSim;
-use certlib_testkit::winrm::{WinRmSim, pfx_of};
+use certlib_testkit::winrm::{WinRmSim, Windows, pfx_of};
 use serde_json::{Value, json};
 
 use crate::fleet::{Look, Site, endpoint};
@@ -24,11 +24,12 @@ const WRONG: &str = "battery staple";
 /// Everything that runs.
 pub(crate) struct Hosts {
     pub(crate) unix: Vec<SimHost>,
-    pub(crate) windows: WinRmSim,
-    pub(crate) f5: F5Sim,
-    pub(crate) netscaler: NetscalerSim,
+    pub(crate) files: WinRmSim,
+    pub(crate) sites: Vec<WinRmSim>,
+    pub(crate) f5: Vec<F5Sim>,
+    pub(crate) netscaler: Vec<NetscalerSim>,
     pub(crate) vault: VaultSim,
-    pub(crate) huawei: HuaweiSim,
+    pub(crate) huawei: Vec<HuaweiSim>,
     pub(crate) hook: Receiver,
     pub(crate) mail: Aiosmtpd,
     pub(crate) kubernetes: Kubernetes,
@@ -47,19 +48,26 @@ impl Hosts {
                 .service(Service::new(CERT, KEY));
             unix.push(host.start().await.unwrap());
         }
-        let netscaler =
-            (0..each).fold(NetscalerSim::builder(), |sim, number| sim.vserver("", &format!("web-{number}")));
         kubernetes.create_namespace("mixed").await.unwrap();
         let rules =
             json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch", "delete"] }]);
         let account = kubernetes.account("mixed", "certlib", &rules).await.unwrap();
+        let (mut sites, mut f5, mut netscaler, mut huawei) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        // An appliance has a certificate once: who delivers the same to several profiles has one target for them all.
+        for _ in 0..each {
+            sites.push(with_site(factory).await);
+            f5.push(F5Sim::start().await.unwrap());
+            netscaler.push(NetscalerSim::builder().vserver("", "web").start().await.unwrap());
+            huawei.push(HuaweiSim::start().await.unwrap());
+        }
         Self {
             unix,
-            windows: windows(each, factory).await,
-            f5: F5Sim::start().await.unwrap(),
-            netscaler: netscaler.start().await.unwrap(),
+            files: windows::host().windows(|windows| folders(windows, each)).start().await.unwrap(),
+            sites,
+            f5,
+            netscaler,
             vault: VaultSim::start().await.unwrap(),
-            huawei: HuaweiSim::start().await.unwrap(),
+            huawei,
             hook: Receiver::start().await,
             mail,
             kubernetes,
@@ -68,21 +76,23 @@ impl Hosts {
     }
 }
 
-/// A Windows host with a site for each number, at a port of its own.
-async fn windows(each: usize, factory: &Issued) -> WinRmSim {
+/// A Windows host with a site.
+async fn with_site(factory: &Issued) -> WinRmSim {
     let factory = factory.clone();
     let host = windows::host().windows(move |windows| {
-        let thumbprint =
-            windows.certificates.import_pfx("My", &pfx_of(&factory, "x").unwrap(), "x", &Default::default()).unwrap();
-        for number in 0..each {
-            let (site, info) = (format!("Site {number}"), format!("*:{}:", 8000 + number));
-            windows.iis.add_site(&site);
-            windows.add_binding(&site, "https", &info, 0).unwrap();
-            windows.add_ssl_certificate(&site, &info, &thumbprint, "My").unwrap();
-            windows.files.put(&format!(r"C:\tls\{number}\old.txt"), b"here".to_vec()).unwrap();
-        }
+        let pfx = pfx_of(&factory, "x").unwrap();
+        let thumbprint = windows.certificates.import_pfx("My", &pfx, "x", &Default::default()).unwrap();
+        windows.iis.add_site("Shop");
+        windows.add_binding("Shop", "https", "*:443:", 0).unwrap();
+        windows.add_ssl_certificate("Shop", "*:443:", &thumbprint, "My").unwrap();
     });
     host.start().await.unwrap()
+}
+
+fn folders(windows: &mut Windows, each: usize) {
+    for number in 0..each {
+        windows.files.put(&format!(r"C:\tls\{number}\old.txt"), b"here".to_vec()).unwrap();
+    }
 }
 
 fn site(module: &str, number: usize, config: Value, location: Value, login: Value, wrong: Value, look: Look) -> Site {
@@ -96,12 +106,12 @@ pub(crate) async fn sites(hosts: &mut Hosts, each: usize, factory: &Issued, rela
     hosts.vault.write("sys/mounts/secret", json!({ "type": "kv", "options": { "version": "2" } })).unwrap();
     for number in 0..each {
         sites.push(ssh(&hosts.unix[number], number));
-        sites.push(winrm(&hosts.windows, number));
-        sites.push(iis(&hosts.windows, number).await);
-        sites.push(f5(&hosts.f5, number, factory));
-        sites.push(netscaler(&hosts.netscaler, number, factory));
+        sites.push(winrm(&hosts.files, number));
+        sites.push(iis(&hosts.sites[number], number).await);
+        sites.push(f5(&hosts.f5[number], number, factory));
+        sites.push(netscaler(&hosts.netscaler[number], number, factory));
         sites.push(vault(&hosts.vault, number));
-        sites.push(huawei(&hosts.huawei, number, factory));
+        sites.push(huawei(&hosts.huawei[number], number, factory));
         sites.push(kubernetes(&hosts.kubernetes, &hosts.account, number));
         sites.push(webhook(&hosts.hook, number));
         sites.push(smtp(&hosts.mail, number, relay));
@@ -139,9 +149,8 @@ fn winrm(host: &WinRmSim, number: usize) -> Site {
 }
 
 async fn iis(host: &WinRmSim, number: usize) -> Site {
-    let port = 8000 + u16::try_from(number).unwrap();
-    let at = host.tls_addr(port).await.unwrap();
-    let bindings = json!([{ "site": format!("Site {number}"), "port": port }]);
+    let at = host.tls_addr(443).await.unwrap();
+    let bindings = json!([{ "site": "Shop" }]);
     let location = json!({ "url": host.https_url(), "bindings": bindings });
     let config = json!({ "connection": windows::connection(host), "endpoints": [endpoint(at)] });
     let login = |password: &str| json!({ "login": windows::ntlm(password) });
@@ -161,12 +170,11 @@ fn f5(sim: &F5Sim, number: usize, factory: &Issued) -> Site {
 }
 
 fn netscaler(sim: &NetscalerSim, number: usize, factory: &Issued) -> Site {
-    let (pair, server) = (format!("shop-{number}"), format!("web-{number}"));
-    sim.put_pair("", &pair, &factory.certificate_pem, &factory.key_pem).unwrap();
-    sim.bind("", &server, &pair, false).unwrap();
-    let at = sim.vserver("", &server).unwrap();
+    sim.put_pair("", "shop", &factory.certificate_pem, &factory.key_pem).unwrap();
+    sim.bind("", "web", "shop", false).unwrap();
+    let at = sim.vserver("", "web").unwrap();
     let config = json!({ "connection": connection(sim.ca_pem()), "endpoints": [endpoint(at)] });
-    let location = json!({ "url": sim.url(), "certkey": pair });
+    let location = json!({ "url": sim.url(), "certkey": "shop" });
     let login = |password: &str| json!({ "username": sim.user(), "password": password });
     site("netscaler", number, config, location, login(sim.password()), login(WRONG), Look::Tls(at))
 }

@@ -34,11 +34,7 @@ impl ModuleHarness for Harness {
     }
 
     fn tested_against(&self) -> &str {
-        if self.probed {
-            "the BIG-IP simulator, virtual servers probed"
-        } else {
-            "the BIG-IP simulator, a pair of units, profiles read back"
-        }
+        if self.probed { "F5Sim, virtual servers probed" } else { "F5Sim, a pair of units, profiles read back" }
     }
 }
 

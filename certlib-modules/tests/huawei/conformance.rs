@@ -67,11 +67,11 @@ impl ModuleHarness for Cloud {
 
     fn tested_against(&self) -> &str {
         match self.0 {
-            Kind::Listener => "simulated ELB listener",
-            Kind::Names => "simulated ELB listener, by name",
-            Kind::Domain => "simulated CDN domain",
-            Kind::Host => "simulated WAF host",
-            Kind::DedicatedHost => "simulated WAF dedicated host",
+            Kind::Listener => "HuaweiSim, ELB listener",
+            Kind::Names => "HuaweiSim, ELB listener, by name",
+            Kind::Domain => "HuaweiSim, CDN domain",
+            Kind::Host => "HuaweiSim, WAF host",
+            Kind::DedicatedHost => "HuaweiSim, WAF dedicated host",
         }
     }
 }

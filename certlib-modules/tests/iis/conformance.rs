@@ -47,7 +47,7 @@ impl ModuleHarness for Harness {
     }
 
     fn tested_against(&self) -> &str {
-        if self.probed { "WinRmSim" } else { "WinRmSim, central store" }
+        if self.probed { "WinRmSim, bindings probed" } else { "WinRmSim, central store too, read back" }
     }
 }
 

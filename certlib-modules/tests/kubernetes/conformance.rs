@@ -37,7 +37,7 @@ impl ModuleHarness for Harness {
     }
 
     fn tested_against(&self) -> &str {
-        "kube-apiserver 1.20"
+        "kube-apiserver 1.20.2, etcd 3.4"
     }
 }
 

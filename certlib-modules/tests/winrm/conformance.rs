@@ -49,7 +49,7 @@ impl ModuleHarness for Harness {
     }
 
     fn tested_against(&self) -> &str {
-        if self.tls { "WinRmSim, HTTPS" } else { "WinRmSim, NTLM sealed" }
+        if self.tls { "WinRmSim over HTTPS" } else { "WinRmSim over HTTP sealed by NTLM" }
     }
 }
 

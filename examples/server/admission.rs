@@ -37,8 +37,10 @@ impl Admission {
             "file" => self.confine_file(&mut target)?,
             _ if self.internal => {}
             _ => {
+                // Settings may also be written as lists, which nothing here could look into.
+                let listed = target.config.get("connection").is_some_and(Value::is_array);
                 for pointer in ["/addresses", "/connection/addresses"] {
-                    if target.config.pointer(pointer).is_some_and(|policy| !policy.is_null()) {
+                    if listed || target.config.pointer(pointer).is_some_and(|policy| !policy.is_null()) {
                         return Err(Problem::invalid(
                             "internal_forbidden",
                             "this server calls public addresses only: `targets_allow_internal` is off",
@@ -93,14 +95,15 @@ impl Admission {
 fn borrows_identity(secret: &Value) -> bool {
     match secret {
         Value::Object(members) => {
-            let of_pod =
-                members.get("method").is_some_and(|method| method == "kubernetes") && !members.contains_key("jwt");
+            let of_pod = members.get("method").is_some_and(|method| method == "kubernetes")
+                && members.get("jwt").is_none_or(Value::is_null);
             of_pod
                 || members.get("in_cluster").is_some_and(|value| *value != Value::Bool(false))
                 || members.contains_key("jwt_file")
                 || members.values().any(borrows_identity)
         }
-        Value::Array(items) => items.iter().any(borrows_identity),
+        // A login written as a list of its fields: nothing here could tell which is which.
+        Value::Array(_) => true,
         _ => false,
     }
 }
@@ -154,7 +157,9 @@ mod tests {
             json!({"in_cluster": true}),
             json!({"login": {"method": "kubernetes", "role": "r"}}),
             json!({"login": {"method": "jwt", "jwt_file": "/etc/shadow"}}),
-            json!({"a": [{"jwt_file": "x", "jwt": "y"}]}),
+            json!({"method": "kubernetes", "role": "r", "jwt": null}),
+            json!([null, null, null, true]),
+            json!({"login": ["kubernetes", "kubernetes", "r"]}),
         ] {
             assert!(Admission::admit_secret(&secret.to_string().into()).is_err(), "{secret}");
         }
@@ -166,7 +171,9 @@ mod tests {
     #[test]
     fn targets_stay_outside() {
         let inside = json!({"addresses": {"allow_loopback": true}});
-        for config in [inside.clone(), json!({"connection": inside})] {
+        for config in
+            [inside.clone(), json!({"connection": inside}), json!({"connection": [{}, {"allow_loopback": true}]})]
+        {
             for module in ["webhook", "f5", "smtp", "vault"] {
                 assert!(admission().admit(target(module, config.clone(), json!({}))).is_err());
             }

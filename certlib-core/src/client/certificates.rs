@@ -91,7 +91,7 @@ impl Client {
     /// Creates a certificate, and its distribution if it has targets. Nothing is issued yet: see [`Client::issue`].
     ///
     /// # Errors
-    /// `names_invalid`, `name_invalid`, `batch_invalid`, `approval_invalid`, `not_found`; `policy_violated`, naming every
+    /// `names_invalid`, `name_invalid`, `batch_invalid`, `approval_invalid`, `rollout_invalid`, `not_found`; `policy_violated`, naming every
     /// rule that is broken.
     pub async fn create_certificate(&self, project: &str, new: NewCertificate) -> Result<Certificate> {
         self.project(project).await?;
@@ -102,6 +102,7 @@ impl Client {
         let wish = Wish { name: &name, names: &names, key_type: new.key_type, issuer_id: &new.issuer_id };
         self.admit(project, &wish).await?;
         new.approval.as_ref().map_or(Ok(()), ApprovalRule::check)?;
+        new.rollout.check()?;
         let now = self.engine.clock.now();
         let certificate = Certificate {
             id: new_id(),

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{
     ApprovalRequest, Certificate, CertificateVersion, Distribution, Event, Run, TargetRun, VersionState, check_name,
 };
+use crate::policy;
 use crate::store::{StoreExt as _, TypedQuery, WriteBatch};
 
 const OPERATION: &str = "client.distribute";
@@ -116,6 +117,13 @@ impl Client {
         let held = back.then_some(version);
         if certificate.held_version != held {
             certificate.held_version = held;
+            // It may end before the newest, whose time to renew it was until now.
+            if let Some(held) = held {
+                let id = CertificateVersion::id_of(certificate_id, held);
+                let leaf = self.engine.store.load::<CertificateVersion>(&id).await?.record.leaf;
+                let sooner = policy::renew_at(&leaf, &certificate.renewal, 0.5);
+                certificate.renew_at = certificate.renew_at.into_iter().chain(sooner).min();
+            }
             certificate.updated_at = now;
             batch = batch.update(&certificate)?;
         }

@@ -55,7 +55,7 @@ impl Client {
     /// agree holds from now on, also for runs that wait.
     ///
     /// # Errors
-    /// `approval_invalid`, `not_found`; `conflict` when somebody else changes the distribution at the same moment.
+    /// `approval_invalid`, `rollout_invalid`, `not_found`; `conflict` when somebody else changes the distribution at the same moment.
     pub async fn set_distribution_rules(
         &self,
         project: &str,
@@ -65,6 +65,7 @@ impl Client {
         rollout: Rollout,
     ) -> Result<Distribution> {
         approval.as_ref().map_or(Ok(()), ApprovalRule::check)?;
+        rollout.check()?;
         let mut distribution = self.owned::<Distribution>(project, id).await?;
         let data = json!({ "by": by, "approval": &approval, "rollout": &rollout });
         let event = Event::new(project, "distribution.rules_changed", id, data, self.engine.clock.now());

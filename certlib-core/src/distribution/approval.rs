@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::fanout::Pass;
 use super::gate::digest_of;
-use super::{LOOK_AFTER, MODULE_CONCURRENCY, job, target};
+use super::{LOOK_AFTER, MODULE_CONCURRENCY, TAKE_UP_AGAIN, job, target};
 use crate::error::{Error, ErrorClass, Result};
 use crate::model::{
     ApprovalRequest, ApprovalRule, ApprovalState, Certificate, CertificateState, Event, Run, RunState, TargetPhase,
@@ -29,6 +29,13 @@ pub(super) async fn ask(
     targets: Vec<Versioned<TargetRun>>,
     rule: &ApprovalRule,
 ) -> Result<Handled> {
+    let others = rule.approvers.iter().filter(|name| **name != run.requested_by).count();
+    if rule.needed == u32::MAX
+        || (!rule.approvers.is_empty() && others < usize::try_from(rule.needed).unwrap_or(usize::MAX))
+    {
+        let why = "more have to agree than may: the rules of the distribution and its targets leave too few approvers";
+        return Err(Error::validation("distribution.ask", "approval_impossible", why).with("may", others));
+    }
     let planned: Vec<_> = stream::iter(targets)
         .map(|target| plan(&pass, target))
         .buffer_unordered(run.batch_size.clamp(1, MODULE_CONCURRENCY))
@@ -74,6 +81,10 @@ pub(super) async fn ask(
 
 /// Makes and keeps the plan of one target.
 async fn plan(pass: &Arc<Pass>, mut target_run: Versioned<TargetRun>) -> Result<TargetRun> {
+    // What was delivered before is not planned anew.
+    if !target_run.is_unfinished() {
+        return Ok(target_run.record);
+    }
     match target::dry_run(pass, &target_run).await {
         Ok(plan) => {
             target_run.plan = Some(plan);
@@ -112,20 +123,22 @@ pub(crate) async fn decided(store: &SharedStore, request: &ApprovalRequest, now:
         run.due = Some(now + LOOK_AFTER);
         return Ok(batch.update(&run)?.enqueue(job(&run)));
     }
-    let (code, why) = match request.state {
-        ApprovalState::Rejected => ("approval_rejected", "somebody did not agree to this delivery"),
-        _ => ("approval_expired", "nobody agreed to this delivery in time"),
+    // Who did not answer is asked again, as long as this is what targets should have; who said no is not.
+    let (code, why, due) = match request.state {
+        ApprovalState::Rejected => ("approval_rejected", "somebody did not agree to this delivery", None),
+        _ => ("approval_expired", "nobody agreed to this delivery in time", Some(now + TAKE_UP_AGAIN)),
     };
     let error = Error::new(ErrorClass::Validation, "distribution", code, why).with("request", &request.id).to_record();
-    run.finish(RunState::Rejected, now, None);
+    run.finish(RunState::Rejected, now, due);
     let data = json!({ "run": run.id, "version": run.version, "error": error });
     let event = Event::new(&run.project, "distribution.rejected", &run.certificate_id, data, now);
     let mut batch = batch.update(&run)?.insert(&event)?;
     if let Some(mut certificate) = store.find::<Certificate>(&run.certificate_id).await?
         && certificate.wanted_version() == run.version
-        && certificate.active_version != Some(run.version)
     {
-        certificate.state = CertificateState::DistributionFailed;
+        // Another distribution of it may have gone well.
+        let live = certificate.active_version == Some(run.version);
+        certificate.state = if live { CertificateState::PartialFailure } else { CertificateState::DistributionFailed };
         certificate.last_error = Some(error);
         certificate.updated_at = now;
         batch = batch.update(&certificate)?;

@@ -28,7 +28,7 @@ use crate::model::{
     TargetPhase, TargetRun, TargetStatus, VersionState, Waiting,
 };
 use crate::policy::{self, Pace};
-use crate::queue::{Job, Lane, Outcome, after_failure};
+use crate::queue::{Job, Lane, Outcome, after_failure, later};
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
 use crate::store::{StoreExt as _, TypedQuery, Versioned, WriteBatch};
 
@@ -94,6 +94,7 @@ impl DistributionHandler {
         let mut targets = self.target_runs(&run, context).await?;
         // A run ends together with its job, so whoever made the job run again wants the rest to be tried again.
         if run.finished_at.take().is_some() {
+            run.retry_at = None;
             targets.iter_mut().for_each(|target| target.retryable = target.is_unfinished());
             // An approval is for one time. What is left in the middle is brought to an end without asking.
             if !targets.iter().any(|target| target.is_begun()) {
@@ -125,22 +126,26 @@ impl DistributionHandler {
         let message =
             format!("pass {} of run {}: version {} to {} targets", run.passes + 1, run.id, run.version, targets.len());
         context.log(LogLevel::Info, message);
-        let targets = pass.clone().work_through(targets, stopping || closed.is_some()).await?;
+        let tries = run.retry_at.is_none_or(|at| at <= self.engine.clock.now());
+        let targets = pass.clone().work_through(targets, stopping || closed.is_some(), tries).await?;
         if let Some(error) = closed {
             return Err(error);
         }
         if stopping || (context.cx.cancel.is_cancelled() && targets.iter().any(TargetRun::is_unfinished)) {
             return self.stopped(run, &targets, context, stopping).await;
         }
-        self.conclude(job, run, &targets).await
+        self.conclude(job, run, &targets, tries).await
     }
 
     async fn pass(&self, run: &Run, context: &JobContext, approved: Option<HashMap<String, String>>) -> Result<Pass> {
         let certificate = self.engine.store.load::<Certificate>(&run.certificate_id).await?;
         let id = CertificateVersion::id_of(&run.certificate_id, run.version);
         let version = self.engine.store.load::<CertificateVersion>(&id).await?.record;
-        let withdrawn = matches!(version.state, VersionState::Revoked { .. })
-            .then(|| Error::validation("distribution", "version_revoked", "this version was revoked").to_record());
+        let withdrawn = if matches!(version.state, VersionState::Revoked { .. }) {
+            Some(Error::validation("distribution", "version_revoked", "this version was revoked").to_record())
+        } else {
+            certificate.is_overruled(run.version, run.back).then(|| overruled().to_record())
+        };
         Ok(Pass {
             bundle: self.engine.open_bundle(&version).await?,
             engine: self.engine.clone(),
@@ -185,10 +190,17 @@ impl DistributionHandler {
         const CHUNK: usize = 500;
         let store = &self.engine.store;
         let mut known = store.list_all(TypedQuery::<TargetRun>::new().equal("run", &*run.id)).await?;
-        if known.len() == run.summary.targets {
+        let complete = known.len() == run.summary.targets;
+        if complete && run.rollout.canary == 0 {
             return Ok(known);
         }
         let distribution = store.load::<Distribution>(&run.distribution_id).await?;
+        if complete {
+            // The same go first every time.
+            let place = |target: &TargetRun| distribution.targets.iter().position(|id| *id == target.target_id);
+            known.sort_by_cached_key(|target| place(target));
+            return Ok(known);
+        }
         let there: HashMap<_, _> = known.iter().map(|target| (target.target_id.clone(), ())).collect();
         let missing: Vec<_> = distribution.targets.iter().filter(|id| !there.contains_key(*id)).collect();
         let now = self.engine.clock.now();
@@ -251,7 +263,15 @@ impl DistributionHandler {
     }
 
     /// Judges the pass and ends the run, or has it go on later: one commit.
-    async fn conclude(&self, job: &Job, mut run: Versioned<Run>, targets: &[TargetRun]) -> Result<Handled> {
+    ///
+    /// `tried`: those that failed before had their turn in this pass; otherwise it was about those that waited for their time.
+    async fn conclude(
+        &self,
+        job: &Job,
+        mut run: Versioned<Run>,
+        targets: &[TargetRun],
+        tried: bool,
+    ) -> Result<Handled> {
         let results: Vec<_> = targets.iter().map(|target| self.result(target)).collect();
         let mut judgement = judge(&results);
         let now = self.engine.clock.now();
@@ -261,16 +281,25 @@ impl DistributionHandler {
             // Nothing went wrong: it is not over.
             judgement.state = RunState::Running;
         }
-        let retry = judgement.retry.then(|| {
+        let outcome = if judgement.retry && !tried {
+            let left = run.retry_at.map_or(Duration::ZERO, |at| Duration::try_from(at - now).unwrap_or_default());
+            Outcome::Snooze { delay: wait.map_or(left, |wait| wait.min(left)) }
+        } else if judgement.retry {
             let policy = &self.engine.settings.retry;
-            after_failure(policy, job.attempt, &retry_error(targets), Jitter::random())
-        });
-        let outcome = if let Some(Outcome::Retry { error, delay }) = retry {
-            Outcome::Retry { error, delay: delay.min(wait.unwrap_or(delay)) }
+            match (after_failure(policy, job.attempt, &retry_error(targets), Jitter::random()), wait) {
+                // Those that wait for their time are looked at in between; what failed keeps to its ladder.
+                (Outcome::Retry { error, delay }, _) => {
+                    run.retry_at = Some(later(now, delay));
+                    Outcome::Retry { error, delay: wait.map_or(delay, |wait| wait.min(delay)) }
+                }
+                (_, Some(wait)) => {
+                    run.retry_at = Some(now + TAKE_UP_AGAIN);
+                    Outcome::Snooze { delay: wait }
+                }
+                (outcome, None) => outcome,
+            }
         } else if let Some(delay) = wait {
             Outcome::Snooze { delay }
-        } else if let Some(outcome) = retry {
-            outcome
         } else {
             match judgement.state {
                 RunState::Succeeded | RunState::SucceededUnverified => Outcome::Succeeded,
@@ -285,7 +314,8 @@ impl DistributionHandler {
             let unfinished = targets.iter().any(TargetRun::is_unfinished);
             run.finish(judgement.state, now, unfinished.then(|| now + TAKE_UP_AGAIN));
         } else {
-            run.state = RunState::Waiting;
+            // Where nothing failed, nothing but the time is waited for.
+            run.state = if judgement.state == RunState::Running { RunState::Running } else { RunState::Waiting };
             run.finished_at = None;
             run.due = Some(now + outcome.delay() + LOOK_AFTER);
         }
@@ -312,7 +342,10 @@ impl DistributionHandler {
             _ => "distribution.failed",
         };
         let data = json!({ "run": run.id, "version": run.version, "summary": run.summary, "over": over });
-        batch = batch.insert(&Event::new(&run.project, kind, &run.certificate_id, data, now))?;
+        // A run that waits for a window is looked at every few minutes: that is told once.
+        if tried && (judgement.state != RunState::Running || run.passes == 1) {
+            batch = batch.insert(&Event::new(&run.project, kind, &run.certificate_id, data, now))?;
+        }
         tracing::info!(run = %run.id, state = ?run.state, summary = ?run.summary, "pass done");
         Ok(Handled::Commit { batch: Box::new(batch), outcome })
     }
@@ -354,17 +387,19 @@ impl DistributionHandler {
 
 impl Pass {
     /// Works all targets through that are not done, in a sliding window; returns them all as they then are.
-    /// With `only_begun`, those that a crash or a failed way back left in the middle, and no others.
+    /// With `only_begun`, those that a crash or a failed way back left in the middle, and no others; without `again`, not
+    /// those that failed before.
     async fn work_through(
         self: Arc<Self>,
         targets: Vec<Versioned<TargetRun>>,
         only_begun: bool,
+        again: bool,
     ) -> Result<Vec<TargetRun>> {
         let mut done = Vec::with_capacity(targets.len());
         let mut open = Vec::new();
         for target in targets {
-            let again = !only_begun && (target.phase == TargetPhase::Queued || target.retryable);
-            if target.is_begun() || again { open.push(target) } else { done.push(target.record) }
+            let wanted = !only_begun && (target.phase == TargetPhase::Queued || (target.retryable && again));
+            if target.is_begun() || wanted { open.push(target) } else { done.push(target.record) }
         }
         // Those in the middle go first: they are the ones at risk.
         open.sort_by_key(|target| !target.is_begun());
@@ -384,8 +419,11 @@ impl Pass {
                 if !begun && self.context.cx.cancel.is_cancelled() {
                     done.push(target.record);
                 } else if let Pace::Stop(why) = pace {
-                    self.leave(&mut target, why).await?;
-                    done.push(target.record);
+                    match self.leave(&mut target, why).await {
+                        Ok(()) => done.push(target.record),
+                        // Those under way are brought to an end first.
+                        Err(error) => lost = Some(error),
+                    }
                 } else {
                     window.spawn(self.clone().guarded(target).in_current_span());
                 }
@@ -454,9 +492,8 @@ impl Pass {
         let _one_at_a_time = self.going_live.lock().await;
         for _ in 0..TRIES {
             let mut certificate = store.load::<Certificate>(&self.run.certificate_id).await?;
-            let other = certificate.wanted_version() != self.run.version;
             let newer = certificate.active_version >= Some(self.run.version) && !self.run.back;
-            if self.is_live() || newer || (self.run.back && other) {
+            if self.is_live() || newer || certificate.is_overruled(self.run.version, self.run.back) {
                 store.commit(batch()?).await?;
                 return Ok(());
             }
@@ -491,6 +528,11 @@ fn wait_of(targets: &[TargetRun], now: OffsetDateTime) -> Option<Duration> {
         _ => None,
     };
     targets.iter().filter(|target| target.is_unfinished()).filter_map(|target| until(target.waiting?)).min()
+}
+
+/// An operator decided otherwise while the run was under way.
+pub(super) fn overruled() -> Error {
+    Error::validation("distribution", "overruled", "an operator wants another version than this run delivers")
 }
 
 /// Writes a run back under the job's claim.

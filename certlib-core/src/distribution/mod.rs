@@ -51,6 +51,7 @@ pub(crate) fn new_run(distribution: &Distribution, version: u32, now: OffsetDate
         requested_by: Run::SCHEDULER.to_owned(),
         back: false,
         urgent: false,
+        retry_at: None,
         approval_id: None,
         state: RunState::Running,
         passes: 0,

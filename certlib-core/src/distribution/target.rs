@@ -13,14 +13,14 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::EXECUTE;
-use super::fanout::Pass;
+use super::fanout::{Pass, overruled};
 use super::journal::StoredJournal;
 use crate::context::{Context, Subject};
 use crate::error::{Effect, Error, ErrorRecord, Result, codes};
 use crate::metrics;
 use crate::model::{
-    CertificateVersion, Event, LogLevel, Run, Target, TargetPhase, TargetRun, TargetState, TargetStatus, VersionState,
-    Waiting,
+    Certificate, CertificateVersion, Event, LogLevel, Run, Target, TargetPhase, TargetRun, TargetState, TargetStatus,
+    VersionState, Waiting,
 };
 use crate::module::{ApprovedPlan, ErasedModule, JournalSink as _, Plan, RollbackOutcome, TargetSpec, Validation};
 use crate::policy;
@@ -30,10 +30,15 @@ use crate::store::{StoreExt as _, Versioned, WriteBatch};
 /// Works one target through. An error concerns the run as a whole, or is put into the record by the caller; a target's
 /// own failure is in the record returned.
 pub(super) async fn work(pass: Arc<Pass>, target_run: Versioned<TargetRun>) -> Result<TargetRun> {
-    let Parts { module, spec, waiting } = match parts(&pass, &target_run).await {
+    let Parts { module, spec, waiting, asks } = match parts(&pass, &target_run).await {
         Ok(parts) => parts,
         Err(error) => return unready(&pass, target_run, &error).await,
     };
+    if asks && pass.approved.is_none() && !target_run.is_begun() {
+        // Since this pass began.
+        let error = Error::transient("distribution", "not_approved", "others have to agree by now; the next pass asks");
+        return unready(&pass, target_run, &error).await;
+    }
     if let Some(waiting) = waiting.filter(|_| !target_run.is_begun()) {
         return wait(&pass, target_run, waiting).await;
     }
@@ -61,6 +66,8 @@ struct Parts {
     spec: TargetSpec,
     /// Why it must not be begun now.
     waiting: Option<Waiting>,
+    /// Whether others have to agree.
+    asks: bool,
 }
 
 async fn parts(pass: &Pass, target_run: &TargetRun) -> Result<Parts> {
@@ -74,7 +81,7 @@ async fn parts(pass: &Pass, target_run: &TargetRun) -> Result<Parts> {
         Some(wait) if wait.is_positive() => Some(Waiting::Window { opens: now + wait }),
         _ => None,
     };
-    Ok(Parts { module, spec, waiting })
+    Ok(Parts { module, spec, waiting, asks: record.approval.is_some() })
 }
 
 /// Leaves a target for later, without an attempt.
@@ -97,6 +104,7 @@ pub(super) async fn unready(pass: &Pass, mut target_run: Versioned<TargetRun>, e
         target_run.attempt += 1;
     }
     target_run.status = TargetStatus::Failed;
+    target_run.waiting = None;
     target_run.retryable = begun || error.class().is_retryable();
     target_run.error = Some(error.to_record());
     target_run.updated_at = pass.engine.clock.now();
@@ -247,6 +255,11 @@ impl Work<'_> {
         let store = &self.pass.engine.store;
         let run = &self.pass.run;
         let batch = self.pass.context.batch();
+        // A pass may be long, and an operator may have decided otherwise since it began.
+        let certificate = store.load::<Certificate>(&run.certificate_id).await?;
+        if certificate.is_overruled(run.version, run.back) {
+            return Ok(Err(overruled()));
+        }
         let Some(mut state) = store.find::<TargetState>(&self.target_run.target_id).await? else {
             let versions = BTreeMap::new();
             let id = self.target_run.target_id.clone();
@@ -413,6 +426,7 @@ impl Work<'_> {
         let run = &self.pass.run;
         self.target_run.status = end.status;
         self.target_run.phase = TargetPhase::Done;
+        self.target_run.waiting = None;
         self.target_run.error = end.error;
         self.target_run.retryable = end.retryable;
         self.target_run.journal_entries = if end.restored { 0 } else { journal.len() };

@@ -9,11 +9,12 @@ use serde_json::json;
 use super::{IssueReason, REVOKE, job as issue_job, payload};
 use crate::client::Revocation;
 use crate::context::Subject;
+use crate::distribution;
 use crate::error::{Error, Result};
-use crate::model::{Certificate, CertificateState, CertificateVersion, Event, VersionState};
+use crate::model::{Certificate, CertificateState, CertificateVersion, Distribution, Event, VersionState};
 use crate::queue::{Job, Lane};
 use crate::runtime::{Engine, Handled, JobContext, JobHandler};
-use crate::store::{StoreExt as _, WriteBatch};
+use crate::store::{StoreExt as _, TypedQuery, WriteBatch};
 
 /// Revokes a version.
 #[derive(Debug)]
@@ -66,6 +67,18 @@ impl JobHandler for RevocationHandler {
         let event = Event::new(&certificate.project, "certificate.revoked", &certificate_id, data, now);
         let mut batch = WriteBatch::new().update(&version)?.insert(&event)?;
         let newest = certificate.latest_version == number;
+        let held = certificate.held_version == Some(number);
+        if held {
+            // Nobody wants to keep it: the newest goes where it was.
+            certificate.held_version = None;
+            let query = TypedQuery::<Distribution>::new().equal("certificate", &*certificate_id);
+            for distribution in self.engine.store.list_all(query).await? {
+                if !distribution.targets.is_empty() {
+                    let run = distribution::new_run(&distribution, certificate.latest_version, now);
+                    batch = batch.insert(&run)?.enqueue(distribution::job(&run));
+                }
+            }
+        }
         // Whatever becomes of it, it does not end by expiring.
         let watched = certificate.expiry.as_mut().filter(|watch| watch.version == number);
         let unwatched = watched.map(|watch| watch.check_at = None).is_some();
@@ -81,7 +94,7 @@ impl JobHandler for RevocationHandler {
                 }
             }
         }
-        if unwatched || newest || certificate.active_version == Some(number) {
+        if unwatched || newest || held || certificate.active_version == Some(number) {
             batch = batch.update(&certificate)?;
         }
         // Should the commit meet another, the whole job runs again: revoking twice is harmless.

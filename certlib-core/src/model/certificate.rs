@@ -65,6 +65,12 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// Whether an operator wants another version by now than the one that a run delivers: that they went back to another
+    /// one, or, for a run that goes `back`, that they do not want an older one any more.
+    pub fn is_overruled(&self, version: u32, back: bool) -> bool {
+        self.held_version.map_or(back, |held| held != version)
+    }
+
     /// The version that targets should hold; 0: none.
     pub fn wanted_version(&self) -> u32 {
         self.held_version.unwrap_or(self.latest_version)

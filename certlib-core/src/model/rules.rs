@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::store::{Index, Record};
 
 /// That others have to agree to the plans of a run before anything is changed.
+///
+/// Who asked for the delivery does not count. A run that follows an issuance is asked for by the
+/// [scheduler](crate::model::Run::SCHEDULER), whoever asked for the issuance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApprovalRule {
@@ -90,6 +93,20 @@ pub struct Rollout {
     pub canary: usize,
     /// When so many targets have failed, no other is begun in this attempt.
     pub stop_after: Option<usize>,
+}
+
+impl Rollout {
+    /// Fails unless a run can begin with any target.
+    ///
+    /// # Errors
+    /// `Validation` `rollout_invalid`.
+    pub fn check(&self) -> Result<()> {
+        if self.stop_after == Some(0) {
+            let rule = "`stop_after` is one failure at least; leave it out to stop at none";
+            return Err(Error::validation("distribution.rollout", "rollout_invalid", rule));
+        }
+        Ok(())
+    }
 }
 
 /// What the certificates of a project may be. Same id as the project; what is empty or missing allows everything.

@@ -38,6 +38,9 @@ pub struct Run {
     /// Does not wait for maintenance windows. A pause holds all the same.
     #[serde(default)]
     pub urgent: bool,
+    /// When those that failed are tried again; what waits for its time may be looked at before.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub retry_at: Option<OffsetDateTime>,
     /// The request for approval that its plans are in, if one was needed.
     #[serde(default)]
     pub approval_id: Option<String>,

@@ -63,7 +63,9 @@ pub fn violations(policy: &IssuancePolicy, wish: &Wish<'_>) -> Vec<Violation> {
         broken("issuers", "issuer_id", "this issuer is not allowed".to_owned());
     }
     for name in wish.names {
-        if let Some(pattern) = policy.deny_names.iter().find(|pattern| matches(pattern, name)) {
+        if let Some(pattern) =
+            policy.deny_names.iter().find(|pattern| matches(pattern, name) || is_below(pattern, name))
+        {
             broken("deny_names", "names", format!("{name} is forbidden by {pattern}"));
         } else if !policy.allow_names.is_empty() && !policy.allow_names.iter().any(|pattern| matches(pattern, name)) {
             broken("allow_names", "names", format!("{name} is not among what is allowed"));
@@ -125,6 +127,14 @@ fn matches(pattern: &str, name: &str) -> bool {
     glob(&pattern, name)
 }
 
+/// Whether the wildcard `name` covers the one name that `pattern` stands for: who must not have that name must not have
+/// the wildcard either.
+fn is_below(pattern: &str, name: &str) -> bool {
+    let pattern = pattern.to_ascii_lowercase();
+    let label = name.strip_prefix('*').and_then(|parent| pattern.strip_suffix(parent));
+    label.is_some_and(|label| !label.is_empty() && !label.contains(['.', '*']))
+}
+
 /// Whether `text` looks like `pattern`, in which `*` stands for any characters, or none.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -183,6 +193,17 @@ mod tests {
     fn an_empty_policy_allows_everything() {
         let any = names(&["x.test", "192.0.2.1"]);
         assert!(violations(&IssuancePolicy::new("p"), &wish("?", &any, "?", KeyType::Rsa4096)).is_empty());
+    }
+
+    #[test]
+    fn a_forbidden_name_forbids_the_wildcard_that_covers_it() {
+        let policy = IssuancePolicy { deny_names: vec!["Admin.example.org".into()], ..IssuancePolicy::new("p") };
+        let broken = |name: &str| {
+            let names = names(&[name]);
+            violations(&policy, &wish("x", &names, "ca", KeyType::EcdsaP256)).len()
+        };
+        assert_eq!([broken("admin.example.org"), broken("*.example.org")], [1, 1]);
+        assert_eq!([broken("www.example.org"), broken("*.a.example.org"), broken("*.org")], [0, 0, 0]);
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl Due for AutoDistributionSweep {
         for distribution in cx.store.list_all(query).await? {
             let wanted = distribution.trigger == Trigger::Automatic && !distribution.targets.is_empty();
             if wanted && !has_run(&cx.store, &distribution, number).await? {
-                let run = distribution::new_run(&distribution, number, now);
+                let mut run = distribution::new_run(&distribution, number, now);
+                run.back = number < certificate.latest_version;
                 batch = batch.insert(&run)?.enqueue(distribution::job(&run));
             }
         }

@@ -158,7 +158,10 @@ async fn commit_one<D: Due>(cx: &SweepContext, one: &Move) -> Result<()> {
     // Not the record was written by somebody else, but what should go with it is there: it was told before. Then the
     // record has to be moved on all the same, or it would be met for ever.
     let unchanged = cx.store.get(D::Record::KIND, &one.id).await?.is_some_and(|raw| raw.revision == one.revision);
-    if !unchanged {
+    // What should go with it may also have met another write. Then it is prepared afresh, by the next sweep: nothing that
+    // changes another record may get lost.
+    let news = |condition: &Condition| matches!(condition, Condition::Record { revision: None, .. });
+    if !unchanged || !one.besides.conditions.iter().all(news) {
         return Err(error);
     }
     let mut again = join(cx.batch(), one.own.clone());

@@ -84,7 +84,8 @@ impl RunCleanupSweep {
     async fn release_older(&self, cx: &SweepContext, run: &Run) -> Result<bool> {
         let query = TypedQuery::<Run>::new().equal("kept", &*run.distribution_id);
         let mut kept = cx.store.list_all(query).await?;
-        kept.sort_by(|one, other| (other.version, &other.id).cmp(&(one.version, &one.id)));
+        // The latest first, whatever its version: an operator may have gone back.
+        kept.sort_by(|one, other| other.id.cmp(&one.id));
         let mut proven = Proven::default();
         let mut release_this = false;
         for (place, mut older) in kept.into_iter().enumerate() {
@@ -115,15 +116,15 @@ impl RunCleanupSweep {
     }
 }
 
-/// The newest versions that each target proved or acknowledged, newest first.
+/// The versions that each target proved or acknowledged last, the latest first.
 #[derive(Default)]
 struct Proven(BTreeMap<String, Vec<u32>>);
 
 impl Proven {
-    /// Whether enough newer versions than `version` were delivered to the target.
+    /// Whether enough other versions than `version` were delivered to the target since.
     fn is_superseded(&self, target: &TargetRun, version: u32) -> bool {
-        let newer = |versions: &Vec<u32>| versions.iter().filter(|newer| **newer > version).count();
-        self.0.get(&target.target_id).map_or(0, newer) >= GENERATIONS
+        let others = |versions: &Vec<u32>| versions.iter().filter(|other| **other != version).count();
+        self.0.get(&target.target_id).map_or(0, others) >= GENERATIONS
     }
 
     fn note(&mut self, target: &TargetRun, version: u32) {

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use certlib_core::bundle::Fingerprint;
 use certlib_core::client::{Client, Request, TargetRules};
-use certlib_core::model::{ApprovalRequest, ApprovalRule, ApprovalState, CertificateState, RunState, TargetStatus};
+use certlib_core::model::{
+    ApprovalRequest, ApprovalRule, ApprovalState, CertificateState, RunState, TargetStatus, Trigger,
+};
 use certlib_core::queue::JobFilter;
 
 use crate::common::{Fault, World};
@@ -80,14 +82,14 @@ async fn nothing_is_delivered_before_enough_others_agree() {
     let running = world.builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &["a", "b"]).await;
-    // One target wants two of three, the certificate wants one of two: the strictest of both holds.
+    // One target wants two of four, the certificate wants one of three: the strictest of both holds.
     let targets = client.targets("shop").await.unwrap();
-    let rules = TargetRules { approval: Some(rule(2, &["ada", "bob", "eve"])), ..TargetRules::default() };
+    let rules = TargetRules { approval: Some(rule(2, &["ada", "bob", "eve", "joe"])), ..TargetRules::default() };
     client.set_target_rules("shop", &targets[0].id, "root", rules).await.unwrap();
-    with_rule(&world, &client, &id, rule(1, &["ada", "bob"])).await;
+    with_rule(&world, &client, &id, rule(1, &["ada", "bob", "joe"])).await;
     client.issue("shop", &id).await.unwrap();
     let first = asked(&world, &client).await;
-    assert_eq!((first.needed, &*first.approvers), (2, &["ada".to_owned(), "bob".to_owned()][..]));
+    assert_eq!((first.needed, &*first.approvers), (2, &["ada", "bob", "joe"].map(str::to_owned)[..]));
     assert_eq!(client.certificate("shop", &id).await.unwrap().state, CertificateState::Distributing);
 
     let request = ask_again(&world, &client, &id, &first).await;
@@ -208,6 +210,47 @@ async fn a_rule_that_comes_later_holds_for_what_waits_and_one_that_grows_needs_m
     assert_eq!(world.fleet.swaps.load(Ordering::SeqCst), 0);
     let error = client.certificate("shop", &id).await.unwrap().last_error.unwrap();
     assert_eq!(error.code, "approval_insufficient");
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn two_requests_that_expire_together_end_both_runs() {
+    let world = World::new();
+    let running = world.builder().build().unwrap().start();
+    let client = running.client();
+    let id = world.certificate(&client, &["a", "b"]).await;
+    issued(&world, &client, &id).await;
+    let targets = client.targets("shop").await.unwrap();
+    let second = client.attach("shop", &id, vec![targets[0].id.clone()], None, Trigger::Manual).await.unwrap();
+    with_rule(&world, &client, &id, rule(1, &[])).await;
+    let rollout = certlib_core::model::Rollout::default();
+    client.set_distribution_rules("shop", &second.id, "root", Some(rule(1, &[])), rollout).await.unwrap();
+    let runs = client.distribute_as("shop", &id, &Request::of("joe")).await.unwrap();
+    assert_eq!(runs.len(), 2);
+    let ended = || async {
+        let mut ended = 0;
+        for run in &runs {
+            ended += usize::from(client.run_status("shop", &run.id).await.unwrap().run.state == RunState::Rejected);
+        }
+        ended == 2
+    };
+    world.until(MINUTE, ended).await;
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn rules_that_leave_nobody_to_agree_fail_at_once() {
+    let world = World::new();
+    let running = world.builder().build().unwrap().start();
+    let client = running.client();
+    let id = world.certificate(&client, &["a"]).await;
+    issued(&world, &client, &id).await;
+    with_rule(&world, &client, &id, rule(1, &["ada"])).await;
+    let run = client.distribute_as("shop", &id, &Request::of("ada")).await.unwrap().remove(0);
+    let over = || async { client.run_status("shop", &run.id).await.unwrap().run.finished_at.is_some() };
+    world.until(MS, over).await;
+    let error = client.certificate("shop", &id).await.unwrap().last_error.unwrap();
+    assert_eq!(error.code, "approval_impossible");
     running.shutdown().await;
 }
 

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use certlib_core::client::{Request, Revocation};
 use certlib_core::model::{CertificateState, RunState};
 
-use crate::common::World;
+use crate::common::{Fault, World};
 use crate::{MINUTE, MS, issued, over, status};
 
 #[tokio::test]
@@ -48,6 +48,73 @@ async fn an_operator_goes_back_and_nothing_undoes_it_until_the_next_version() {
     over(&world, &client, &id, 3).await;
     let certificate = client.certificate("shop", &id).await.unwrap();
     assert_eq!((certificate.active_version, certificate.held_version), (Some(3), None));
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn runs_that_are_under_way_do_not_undo_what_an_operator_decides() {
+    let world = World::new();
+    let running = world.builder().build().unwrap().start();
+    let client = running.client();
+    let id = world.certificate(&client, &["a", "b"]).await;
+    issued(&world, &client, &id).await;
+    let first = world.fleet.served("a");
+    // Version 2 is on its ladder for b when an operator goes back to version 1.
+    world.fleet.fault("b", Some(Fault::Unreachable));
+    client.renew("shop", &id).await.unwrap();
+    world.until(MS, || async { status(&client, &id).await.run.state == RunState::Waiting }).await;
+    let second_run = status(&client, &id).await.run.id;
+    world.fleet.fault("b", None);
+    client.go_back("shop", &id, 1, &Request::of("ada")).await.unwrap();
+    over(&world, &client, &id, 1).await;
+    world
+        .until(MINUTE, || async { client.run_status("shop", &second_run).await.unwrap().run.finished_at.is_some() })
+        .await;
+    assert_eq!((world.fleet.served("a"), world.fleet.served("b")), (first, first));
+    assert_eq!(client.certificate("shop", &id).await.unwrap().active_version, Some(1));
+
+    // And a way back that waits does not undo the version that comes meanwhile.
+    world.fleet.fault("b", Some(Fault::Unreachable));
+    client.distribute("shop", &id).await.unwrap();
+    world
+        .until(MS, || async {
+            status(&client, &id).await.run.passes > 0 && status(&client, &id).await.run.version == 2
+        })
+        .await;
+    client.go_back("shop", &id, 1, &Request::of("ada")).await.unwrap();
+    world
+        .until(MS, || async {
+            status(&client, &id).await.run.passes > 0 && status(&client, &id).await.run.version == 1
+        })
+        .await;
+    let back = status(&client, &id).await.run.id;
+    world.fleet.fault("b", None);
+    client.renew("shop", &id).await.unwrap();
+    over(&world, &client, &id, 3).await;
+    let third = world.fleet.served("b");
+    world.until(MINUTE, || async { client.run_status("shop", &back).await.unwrap().run.finished_at.is_some() }).await;
+    assert_eq!((world.fleet.served("a"), world.fleet.served("b")), (third, third));
+    assert_ne!(third, first);
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_held_version_that_is_revoked_gives_way_to_the_newest() {
+    let world = World::new();
+    let running = world.builder().build().unwrap().start();
+    let client = running.client();
+    let id = world.certificate(&client, &["a"]).await;
+    issued(&world, &client, &id).await;
+    client.renew("shop", &id).await.unwrap();
+    over(&world, &client, &id, 2).await;
+    let second = world.fleet.served("a");
+    client.go_back("shop", &id, 1, &Request::of("ada")).await.unwrap();
+    over(&world, &client, &id, 1).await;
+    client.revoke("shop", &id, Revocation { version: Some(1), ..Revocation::default() }).await.unwrap();
+    over(&world, &client, &id, 2).await;
+    assert_eq!(world.fleet.served("a"), second);
+    let certificate = client.certificate("shop", &id).await.unwrap();
+    assert_eq!((certificate.active_version, certificate.held_version), (Some(2), None));
     running.shutdown().await;
 }
 

@@ -165,7 +165,8 @@ impl Cloud<'_> {
         let answer = self.ask(cx, Service::Scm, Method::POST, &path, &[], Some(&body)).await?;
         if !answer.is_success() {
             let error = refused(&answer, cx.clock.now()).with_effect(certlib_core::Effect::None);
-            return if is_absent(&error) { Ok(false) } else { Err(error) };
+            // Not any 404: a gateway that does not know this path says nothing about the certificate.
+            return if says_absent(&error) { Ok(false) } else { Err(error) };
         }
         let uses: Uses = answer.json()?;
         Ok(uses.results.iter().any(|used| used.certificate_id == id && used.total_num > 0))
@@ -198,7 +199,12 @@ impl Cloud<'_> {
 
 /// The certificate manager says so with `404`, or with a code of its own.
 fn is_absent(error: &Error) -> bool {
-    error.code() == codes::NOT_FOUND || error.context().any(|pair| pair == ("vendor_code", "SCM.0008"))
+    error.code() == codes::NOT_FOUND || says_absent(error)
+}
+
+/// The certificate manager itself says that there is no such certificate.
+fn says_absent(error: &Error) -> bool {
+    error.context().any(|pair| pair == ("vendor_code", "SCM.0008"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use time::macros::format_description;
 use super::Job;
 use super::plan::Base;
 use super::server::{self, Import};
-use super::survey::Survey;
+use super::survey::{Survey, thumbprint};
 use super::undo::{Is, Undo, UnitChange};
 use crate::winrm;
 use crate::winrm::delivery::Recorder;
@@ -42,7 +42,7 @@ impl Job<'_> {
         journal: &Journal<'_, Undo>,
     ) -> Result<Facts> {
         bundle.key_pem()?;
-        let recorded = self.recorded(journal.entries().await?)?;
+        let recorded = self.recorded(journal.entries().await?, bundle)?;
         let resumed = recorded.import.is_some() || recorded.bind.is_some() || recorded.files || recorded.recycling;
         let planned = Base::parse(&plan.base);
         cx.check_cancelled(OPERATION)?;
@@ -83,12 +83,17 @@ impl Job<'_> {
         Ok(facts.with("changed", changed))
     }
 
-    fn recorded(&self, entries: Vec<Undo>) -> Result<Recorded> {
+    fn recorded(&self, entries: Vec<Undo>, bundle: &CertificateBundle) -> Result<Recorded> {
+        let wanted = thumbprint(bundle);
         let mut recorded = Recorded::default();
         for entry in entries {
             match entry {
-                Undo::Import { machine, friendly_name, .. } => {
+                Undo::Import { machine, friendly_name, thumbprint, .. } => {
                     self.check_machine_is(&machine)?;
+                    if thumbprint != wanted {
+                        let why = "an interrupted attempt was about to deliver another certificate to this target";
+                        return Err(Error::validation(OPERATION, codes::PLAN_STALE, why).with_effect(Effect::Possible));
+                    }
                     recorded.import = Some(friendly_name);
                 }
                 Undo::Bind { machine, units, .. } => {

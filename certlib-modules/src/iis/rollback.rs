@@ -82,7 +82,8 @@ impl Job<'_> {
             let removed = server::remove_certificate(host, store, thumbprint, friendly_name).await.map_err(possible)?;
             changed |= removed;
         }
-        if !changed {
+        // A rollback before this one may have died with everything back in place, and the pools as they were.
+        if !changed && !recorded.recycling {
             return Ok(RollbackOutcome::NothingToDo);
         }
         if recorded.recycling {

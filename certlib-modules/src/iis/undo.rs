@@ -123,9 +123,10 @@ impl UnitChange {
         }
         match found {
             Some(found) if found == self.after.hash => Is::New,
-            // Where an entry cannot be changed in one step it is taken away first.
             Some(found) if found.is_empty() => Is::Between,
-            None => Is::Between,
+            // Where an entry cannot be changed in one step it is taken away first. A binding never is.
+            None if matches!(self.unit, Unit::Endpoint { .. }) => Is::Between,
+            None => Is::Foreign,
             Some(_) => Is::Foreign,
         }
     }
@@ -146,7 +147,9 @@ mod tests {
         assert_eq!(replace.classify(Some(&shown("NEW"))), Is::New);
         assert_eq!(replace.classify(Some(&shown("OTHER"))), Is::Foreign);
         assert_eq!(replace.classify(Some(&shown(""))), Is::Between);
-        assert_eq!(replace.classify(None), Is::Between);
+        assert_eq!(replace.classify(None), Is::Foreign, "somebody removed the binding");
+        let entry = Unit::Endpoint { key: "0.0.0.0:443".into(), by: "ipport".into() };
+        assert_eq!(UnitChange { unit: entry, ..change(Some("OLD")) }.classify(None), Is::Between);
         let create = change(None);
         assert_eq!(create.classify(None), Is::Former);
         assert_eq!(create.classify(Some(&shown(""))), Is::Between);

@@ -1,7 +1,8 @@
 //! The guarded dialer: which addresses an outbound request may reach, and how.
 //!
 //! A target's URL is written by somebody who may not be the operator of this process. Everything here serves one
-//! promise: **no request reaches a forbidden address.**
+//! promise: **no request reaches a forbidden address.** The [TLS probe](crate::probe) is not covered: endpoints are wherever
+//! a certificate is served, this machine included, and all that is sent to them is a handshake.
 //!
 //! - [`HttpUrl`] accepts only URLs that every parser reads the same way.
 //! - [`AddressPolicy`] decides about an address by the IANA special-purpose registries; private networks can be

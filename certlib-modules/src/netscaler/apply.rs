@@ -169,11 +169,7 @@ impl Work<'_, '_> {
     async fn remove_pairs(&mut self) -> Vec<String> {
         let mut removed = Vec::new();
         for name in &self.delivery.garbage.pairs {
-            let gone = match self.session.ensure_link(name, None).await {
-                Ok(_) => self.session.remove_pair(name).await,
-                Err(error) => Err(error),
-            };
-            match gone {
+            match self.session.retire_pair(name).await {
                 Ok(true) => removed.push(name.clone()),
                 Ok(false) => tracing::info!(certkey = %name, "an old pair is still in use and stays"),
                 Err(error) => tracing::warn!(%error, "an old pair could not be removed"),

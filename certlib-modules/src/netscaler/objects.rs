@@ -241,6 +241,20 @@ impl Session<'_> {
         }
     }
 
+    /// Removes a pair with the link to its issuer, which would keep it. `false` when something refers to it: then it is
+    /// linked as it was, since whoever shows it needs its chain.
+    pub(super) async fn retire_pair(&mut self, name: &str) -> Result<bool> {
+        let Some(pair) = self.pair(name).await? else { return Ok(true) };
+        let gone = match self.ensure_link(name, None).await {
+            Ok(_) => self.remove_pair(name).await,
+            Err(error) => Err(error),
+        };
+        if !matches!(gone, Ok(true)) {
+            self.ensure_link(name, pair.link.as_deref()).await?;
+        }
+        gone
+    }
+
     /// Makes a pair linked as wanted. Looks first, and again after a lost answer. Whether it changed anything.
     pub(super) async fn ensure_link(&mut self, name: &str, wanted: Option<&str>) -> Result<bool> {
         let mut lost = None;

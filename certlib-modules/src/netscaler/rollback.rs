@@ -151,6 +151,13 @@ impl<'w> WayBack<'w, '_> {
                 continue;
             }
             let linked_by_us = link.is_some() && link == issuer.link_after && link != issuer.link_before;
+            if issuer.added.is_some() && linked_by_us {
+                if self.session.retire_pair(&issuer.name).await? {
+                    pairs.remove(&issuer.name);
+                    changed = true;
+                }
+                continue;
+            }
             if linked_by_us {
                 self.session.ensure_link(&issuer.name, issuer.link_before.as_deref()).await?;
                 if let Some(pair) = pairs.get_mut(&issuer.name) {

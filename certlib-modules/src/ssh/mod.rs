@@ -1,7 +1,8 @@
 //! The `ssh` module: certificates as files on another machine, over SFTP, with commands over SSH.
 //!
 //! The host proves who it is before anything is sent to it, the login included. One connection serves all steps of
-//! an operation, and is kept for a few seconds after a dry run, for the delivery that usually follows.
+//! an operation, and is kept for a few seconds after a dry run, for the delivery that usually follows. However many targets
+//! a host has, only a few are worked on at the same time: see [`SshModule::per_host`].
 //!
 //! # Settings
 //! Location: [`SshLocation`]; configuration: [`SshConfig`]; credentials: [`SshCredentials`].
@@ -33,6 +34,7 @@ mod config;
 mod connect;
 mod exec;
 mod hostkey;
+mod hosts;
 mod parked;
 mod sftp;
 
@@ -44,20 +46,34 @@ use certlib_core::{CertificateBundle, Context, Effect, Result};
 pub use self::config::{SshConfig, SshCredentials, SshLocation};
 use self::connect::Connection;
 pub use self::hostkey::HostKey;
+use self::hosts::{Hosts, PER_HOST};
 use self::parked::{Key, Parked};
 use self::sftp::RemoteFileSystem;
 use crate::files::{Delivery, Undo};
 
 /// Delivers to files of a host that is reached by SSH.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SshModule {
     parked: Parked,
+    hosts: Hosts,
+}
+
+impl Default for SshModule {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl SshModule {
-    /// The module.
+    /// The module, which works on at most four targets of one host at the same time.
     pub fn new() -> Self {
-        Self::default()
+        Self { parked: Parked::default(), hosts: Hosts::new(PER_HOST) }
+    }
+
+    /// Works on at most `most` targets of one host at the same time, one at least; the others wait for their turn.
+    #[must_use]
+    pub fn per_host(self, most: usize) -> Self {
+        Self { hosts: Hosts::new(most), ..self }
     }
 
     /// A connection to the target: a kept one, or a new one.
@@ -111,6 +127,7 @@ impl DistributionModule for SshModule {
 
     async fn dry_run(&self, cx: &Context, target: Target<'_, Self>, bundle: &CertificateBundle) -> Result<Plan> {
         self.check(target)?;
+        let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
         let plan = delivery(target).plan(cx, &connection, bundle).await;
         let changes = plan.as_ref().is_ok_and(Plan::changes_anything);
@@ -127,6 +144,7 @@ impl DistributionModule for SshModule {
         undo: &Journal<'_, Undo>,
     ) -> Result<Facts> {
         self.check(target)?;
+        let _turn = self.hosts.turn(target.location).await;
         let connection = match self.connect(cx, target).await {
             Ok(connection) => connection,
             // Without looking, nobody knows what an earlier attempt has done.
@@ -145,6 +163,7 @@ impl DistributionModule for SshModule {
         if let Some(validation) = delivery.probe(cx, bundle).await {
             return Ok(validation);
         }
+        let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
         let validation = delivery.read_back(&connection, bundle).await;
         self.leave(target, connection, false).await;
@@ -156,6 +175,7 @@ impl DistributionModule for SshModule {
         if undo.is_empty() {
             return Ok(RollbackOutcome::NothingToDo);
         }
+        let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
         let outcome = delivery(target).rollback(cx, &connection, &undo).await;
         self.leave(target, connection, false).await;

@@ -1,11 +1,13 @@
 //! How to log in.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use certlib_core::classify;
 use certlib_core::error::{Error, Result};
 use certlib_core::secret::SecretString;
 use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
 
 use zeroize::Zeroizing;
 
@@ -18,6 +20,9 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/tok
 
 /// The longest token, in bytes.
 const LONGEST: usize = 64 * 1024;
+
+/// How long reading a file with a JWT may take.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// How to log in to Vault. Every operation logs in for itself, and gives the token back at its end.
 #[derive(Debug, Deserialize)]
@@ -189,11 +194,20 @@ async fn given_or_read(given: Option<&SecretString>, file: Option<&Path>) -> Res
             .with("path", path.display())
             .with_source(error)
     };
-    let text = tokio::fs::read(path).await.map(Zeroizing::new).map_err(unreadable)?;
+    // What is no small file at all must not keep anybody: a pipe never ends, a device has no end.
+    let read = tokio::time::timeout(READ_LIMIT, read_some(path)).await;
+    let text = read.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(unreadable)?;
     let text = str::from_utf8(&text).map(str::trim).ok().filter(|text| is_statement(text));
     let why = "there is no JWT in the file to log in with";
     let none = || Error::auth(OPERATION, "credentials_invalid", why).with("path", path.display());
     text.map(|text| SecretString::new(text.to_owned())).ok_or_else(none)
+}
+
+/// At most a byte more than a JWT may have, in a buffer that is wiped.
+async fn read_some(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST + 1));
+    tokio::fs::File::open(path).await?.take(LONGEST as u64 + 1).read_to_end(&mut text).await?;
+    Ok(text)
 }
 
 /// A JSON object of texts, in a buffer that is wiped.

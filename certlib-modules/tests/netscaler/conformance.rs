@@ -89,7 +89,7 @@ mod update {
     use super::*;
 
     certlib_core::module_conformance!(Appliance {
-        against: "simulated NetScaler",
+        against: "NetscalerSim",
         partition: "",
         settings: json!({}),
         has_endpoint: true,
@@ -100,7 +100,7 @@ mod rebind {
     use super::*;
 
     certlib_core::module_conformance!(Appliance {
-        against: "simulated NetScaler, rebinding",
+        against: "NetscalerSim, rebinding",
         partition: "",
         settings: json!({ "switch": "rebind" }),
         has_endpoint: true,
@@ -111,7 +111,7 @@ mod partition {
     use super::*;
 
     certlib_core::module_conformance!(Appliance {
-        against: "simulated NetScaler, in a partition, read back",
+        against: "NetscalerSim, in a partition, read back",
         partition: "tenant",
         settings: json!({}),
         has_endpoint: false,

@@ -46,7 +46,7 @@ impl ModuleHarness for Mailing {
     }
 
     fn tested_against(&self) -> &str {
-        "aiosmtpd 1.4.6 (and Exim 4.96)"
+        "aiosmtpd 1.4.6"
     }
 
     fn unsupported(&self) -> &[(&str, &str)] {

@@ -70,7 +70,8 @@ impl VaultSimBuilder {
     /// Binds its ports and starts to answer. Needs a running tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Io`] when no port can be bound, [`Error::Crypto`] when no certificate or key can be made.
+    /// [`Error::Io`](crate::Error::Io) when no port can be bound, [`Error::Crypto`](crate::Error::Crypto) when no certificate
+    /// or key can be made.
     ///
     /// Cancel safe: a simulator that was not returned is gone.
     pub async fn start(self) -> Result<VaultSim> {

@@ -15,8 +15,12 @@ pub(super) const PER_HOST: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Hosts {
     most: usize,
-    turns: Arc<Mutex<HashMap<(String, u16), Weak<Semaphore>>>>,
+    turns: Arc<Mutex<Turns>>,
 }
+
+/// The turns of those hosts that are waited for or worked on, by name and port.
+#[derive(Debug, Default)]
+struct Turns(HashMap<(String, u16), Weak<Semaphore>>);
 
 impl Hosts {
     /// With `most` turns for each host, one at least.
@@ -34,13 +38,13 @@ impl Hosts {
     fn of(&self, host: &str, port: u16) -> Arc<Semaphore> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (host.to_owned(), port);
-        if let Some(there) = turns.get(&key).and_then(Weak::upgrade) {
+        if let Some(there) = turns.0.get(&key).and_then(Weak::upgrade) {
             return there;
         }
         // Hosts that nobody works on any more leave nothing behind.
-        turns.retain(|_, turn| turn.strong_count() > 0);
+        turns.0.retain(|_, turn| turn.strong_count() > 0);
         let turn = Arc::new(Semaphore::new(self.most));
-        turns.insert(key, Arc::downgrade(&turn));
+        turns.0.insert(key, Arc::downgrade(&turn));
         turn
     }
 }
@@ -65,6 +69,6 @@ mod tests {
         assert!(hosts.turn(&at("b.example", 22)).now_or_never().is_some());
         drop(one);
         assert!(hosts.turn(&at("a.example", 22)).now_or_never().is_some());
-        assert!(hosts.turns.lock().unwrap().len() <= 3);
+        assert!(hosts.turns.lock().unwrap().0.len() <= 3);
     }
 }

@@ -241,7 +241,9 @@ impl MongoReplicaSet {
     /// As [`MongoReplicaSet::primary`]; [`Error::Protocol`] when it refuses.
     pub async fn step_down(&self) -> Result<usize> {
         let primary = self.primary().await?;
-        let seconds = i64::try_from(ELECTION_TIMEOUT.as_secs()).unwrap_or(1);
+        // On a busy machine the others may take several rounds to elect one of them: until then this one must not stand.
+        let rounds = if self.members.len() > 1 { 10 } else { 1 };
+        let seconds = i64::try_from((ELECTION_TIMEOUT * rounds).as_secs()).unwrap_or(1);
         let request = doc! { "replSetStepDown": seconds, "secondaryCatchUpPeriodSecs": 1, "force": true };
         op_msg::command(self.members[primary].addr, "admin", request).await?;
         Ok(primary)

@@ -58,7 +58,8 @@ impl Admission {
     pub(crate) fn admit_secret(secret: &SecretString) -> Result<()> {
         // What is no JSON is refused elsewhere.
         let Ok(secret) = serde_json::from_str::<Value>(secret.expose()) else { return Ok(()) };
-        if borrows_identity(&secret) {
+        // In a credential that is a list of fields nothing could tell which is which.
+        if secret.is_array() || borrows_identity(&secret) {
             return Err(Problem::invalid(
                 "own_identity_forbidden",
                 "this server lends nobody its own identity: give a token, not `in_cluster`, a file, or the pod's account",
@@ -102,8 +103,11 @@ fn borrows_identity(secret: &Value) -> bool {
                 || members.contains_key("jwt_file")
                 || members.values().any(borrows_identity)
         }
-        // A login written as a list of its fields: nothing here could tell which is which.
-        Value::Array(_) => true,
+        // A login may be written as the list of its fields, of which the method is the first.
+        Value::Array(items) => {
+            items.first().is_some_and(|method| method == "jwt" || method == "kubernetes")
+                || items.iter().any(borrows_identity)
+        }
         _ => false,
     }
 }

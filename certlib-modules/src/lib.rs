@@ -17,6 +17,8 @@
 //!
 //! Each module is a Cargo feature of its name; all are on by default. [`registry`] has those that are.
 
+#[cfg(any(feature = "smtp", feature = "webhook"))]
+mod certificate;
 pub mod files;
 pub mod net;
 pub mod probe;

@@ -10,10 +10,11 @@ use zeroize::Zeroizing;
 use super::config::{Checked, SmtpConfig, SmtpCredentials, SmtpLocation};
 use super::contents::{self, File};
 use super::letter::Letter;
-use super::record::{self, Certificate, Delivery, Undo};
+use super::record::{self, Delivery, Undo};
 use super::session::{self, Recipients, Session};
 use super::template::{self, Values};
 use super::{OPERATION, Smtp, config};
+use crate::certificate::Certificate;
 use crate::net::Guard;
 
 /// A target whose settings make sense.

@@ -85,7 +85,8 @@ pub use self::auth::AuthMethod;
 pub use self::config::{Security, SmtpConfig, SmtpCredentials, SmtpLocation};
 pub use self::contents::{Attachment, Content};
 use self::deliver::{Delivered, Relay};
-pub use self::record::{Certificate, Delivery, Undo};
+pub use self::record::{Delivery, Undo};
+pub use crate::certificate::Certificate;
 use crate::net::{Guard, Lookup, SystemLookup};
 
 /// What errors of this module name as their operation.

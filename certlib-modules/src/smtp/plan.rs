@@ -8,9 +8,9 @@ use certlib_core::module::{DistributionModule, Plan, Step, Verb};
 use serde::Serialize;
 
 use super::deliver::Relay;
-use super::record::Certificate;
 use super::template::{self, Values};
 use super::{OPERATION, Smtp, contents};
+use crate::certificate::Certificate;
 
 /// What stands in a plan for values that exist only when the message is sent.
 const WHEN_SENT: &str = "(set when sent)";

@@ -1,10 +1,11 @@
 //! What the journal remembers of a message.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use certlib_core::bundle::LeafInfo;
-use certlib_core::{Context, Fingerprint};
+use certlib_core::Context;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+
+use crate::certificate::Certificate;
 
 /// What is recorded around a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,56 +39,6 @@ pub struct Delivery {
     pub recipients: Vec<String>,
     /// The certificate.
     pub certificate: Certificate,
-}
-
-/// The certificate of a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Certificate {
-    /// The project it belongs to.
-    pub project: String,
-    /// The certificate's id.
-    pub id: String,
-    /// The version of the certificate.
-    pub version: u32,
-    /// DNS names and addresses.
-    pub names: Vec<String>,
-    /// Subject, RFC 4514.
-    pub subject: String,
-    /// Issuer, RFC 4514.
-    pub issuer: String,
-    /// Serial number, lower-case hex.
-    pub serial: String,
-    /// SHA-256 of the leaf's DER, lower-case hex.
-    pub fingerprint_sha256: Fingerprint,
-    /// Start of validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_before: OffsetDateTime,
-    /// End of validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
-}
-
-impl Certificate {
-    pub(super) fn new(cx: &Context, leaf: &LeafInfo) -> Self {
-        Self {
-            project: cx.subject.project.clone(),
-            id: cx.subject.certificate_id.clone(),
-            version: cx.subject.version,
-            names: leaf.names.clone(),
-            subject: leaf.subject.clone(),
-            issuer: leaf.issuer.clone(),
-            serial: leaf.serial.clone(),
-            fingerprint_sha256: leaf.fingerprint,
-            not_before: leaf.not_before,
-            not_after: leaf.not_after,
-        }
-    }
-
-    /// The name that people know it by.
-    pub(super) fn name(&self) -> &str {
-        self.names.first().map_or(&self.subject, |name| name)
-    }
 }
 
 /// The `Message-ID` of the delivery to `target` in this operation: the same for every attempt, another for every other
@@ -142,7 +93,7 @@ pub(super) mod tests {
             subject: "CN=a.example".into(),
             issuer: "CN=ca".into(),
             serial: "01ab".into(),
-            fingerprint_sha256: Fingerprint::of(b"leaf"),
+            fingerprint_sha256: certlib_core::Fingerprint::of(b"leaf"),
             not_before: OffsetDateTime::UNIX_EPOCH,
             not_after: OffsetDateTime::UNIX_EPOCH + time::Duration::DAY,
         }

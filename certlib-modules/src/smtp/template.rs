@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::OPERATION;
 use super::address::is_treacherous;
-use super::record::Certificate;
+use crate::certificate::Certificate;
 
 /// The longest template, in bytes.
 const LONGEST_TEMPLATE: usize = 16 * 1024;

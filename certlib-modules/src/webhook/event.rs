@@ -1,16 +1,17 @@
 //! What is sent: the event, and what the journal remembers of it.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use certlib_core::bundle::{CertificateBundle, LeafInfo};
+use certlib_core::Context;
+use certlib_core::bundle::CertificateBundle;
 use certlib_core::error::{Error, Result};
 use certlib_core::secret::SecretString;
-use certlib_core::{Context, Fingerprint};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::OPERATION;
+use crate::certificate::Certificate;
 
 /// What stands in a plan for values that exist only when the event is sent.
 const WHEN_SENT: &str = "(set when sent)";
@@ -42,51 +43,6 @@ pub struct Announcement {
     pub created_at: OffsetDateTime,
     /// The certificate.
     pub certificate: Certificate,
-}
-
-/// The certificate of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Certificate {
-    /// The project it belongs to.
-    pub project: String,
-    /// The certificate's id.
-    pub id: String,
-    /// The version of the certificate.
-    pub version: u32,
-    /// DNS names and addresses.
-    pub names: Vec<String>,
-    /// Subject, RFC 4514.
-    pub subject: String,
-    /// Issuer, RFC 4514.
-    pub issuer: String,
-    /// Serial number, lower-case hex.
-    pub serial: String,
-    /// SHA-256 of the leaf's DER, lower-case hex.
-    pub fingerprint_sha256: Fingerprint,
-    /// Start of validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_before: OffsetDateTime,
-    /// End of validity.
-    #[serde(with = "time::serde::rfc3339")]
-    pub not_after: OffsetDateTime,
-}
-
-impl Certificate {
-    pub(super) fn new(cx: &Context, leaf: &LeafInfo) -> Self {
-        Self {
-            project: cx.subject.project.clone(),
-            id: cx.subject.certificate_id.clone(),
-            version: cx.subject.version,
-            names: leaf.names.clone(),
-            subject: leaf.subject.clone(),
-            issuer: leaf.issuer.clone(),
-            serial: leaf.serial.clone(),
-            fingerprint_sha256: leaf.fingerprint,
-            not_before: leaf.not_before,
-            not_after: leaf.not_after,
-        }
-    }
 }
 
 /// The id of the delivery to `target` in this operation: the same for every retry, another for every other target,
@@ -240,7 +196,7 @@ mod tests {
             subject: String::new(),
             issuer: "CN=ca".into(),
             serial: "01".into(),
-            fingerprint_sha256: Fingerprint::of(b"leaf"),
+            fingerprint_sha256: certlib_core::Fingerprint::of(b"leaf"),
             not_before: OffsetDateTime::UNIX_EPOCH,
             not_after: OffsetDateTime::UNIX_EPOCH,
         };

@@ -48,9 +48,10 @@ use certlib_core::module::{
 
 pub use self::config::{Basic, WebhookConfig, WebhookCredentials, WebhookLocation};
 use self::deliver::Receiver;
-pub use self::event::{Announcement, Certificate, Undo};
+pub use self::event::{Announcement, Undo};
 use self::sign::Signer;
 pub use self::sign::{SignatureScheme, TOLERANCE, verify};
+pub use crate::certificate::Certificate;
 use crate::net::{Guard, HttpUrl, Lookup, SystemLookup, http};
 
 /// What errors of this module name as their operation.

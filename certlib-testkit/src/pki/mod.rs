@@ -1,5 +1,7 @@
 //! A throw-away certificate authority, to make the certificates that tests deliver.
 
+mod sign;
+
 use std::fmt;
 
 use aws_lc_rs::digest;
@@ -9,6 +11,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
+pub use self::sign::{Signed, Terms};
 use crate::{Result, tls::fingerprint};
 
 /// How long the certificates of [`TestCa`] are valid, in days.

@@ -20,8 +20,10 @@
 #[cfg(any(feature = "smtp", feature = "webhook"))]
 mod certificate;
 pub mod files;
-pub mod net;
 pub mod probe;
+mod wire;
+
+pub use certlib_net as net;
 
 #[cfg(feature = "f5")]
 pub mod f5;

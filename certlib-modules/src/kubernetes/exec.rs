@@ -110,6 +110,6 @@ fn identity(status: Status) -> Option<Identity> {
     let Status { token, client_certificate_data, client_key_data } = status;
     let certificate = client_certificate_data
         .zip(client_key_data)
-        .map(|(certificate_pem, private_key_pem)| ClientIdentity { certificate_pem, private_key_pem });
+        .map(|(certificate_pem, private_key_pem)| ClientIdentity::new(certificate_pem, private_key_pem));
     (token.is_some() || certificate.is_some()).then_some(Identity { token, certificate })
 }

@@ -117,7 +117,7 @@ fn who(user: &AuthInfo, exec_allowed: bool) -> Result<Who> {
     };
     let certificate = decoded(certificate, "client-certificate-data")?;
     let key = decoded(key.expose(), "client-key-data")?;
-    let identity = ClientIdentity { certificate_pem: certificate.to_string(), private_key_pem: key.to_string().into() };
+    let identity = ClientIdentity::new(certificate.to_string(), key.to_string());
     identity.check()?;
     Ok(Who::Certificate(identity))
 }

@@ -130,7 +130,7 @@ impl Login {
             (None, Some(token), None, false) => plain(server()?, Who::Token(token.duplicate())),
             (None, None, Some(identity), false) => {
                 identity.check()?;
-                plain(server()?, Who::Certificate(duplicate(identity)))
+                plain(server()?, Who::Certificate(identity.duplicate()))
             }
             (None, None, None, true) => {
                 no_server(location)?;
@@ -178,7 +178,7 @@ impl Login {
     pub(super) async fn identify(&mut self) -> Result<Identity> {
         let (identity, connection) = match &self.who {
             Who::Token(token) => (Identity { token: Some(token.duplicate()), certificate: None }, None),
-            Who::Certificate(identity) => (Identity { token: None, certificate: Some(duplicate(identity)) }, None),
+            Who::Certificate(identity) => (Identity { token: None, certificate: Some(identity.duplicate()) }, None),
             Who::Plugin(plugin) => (exec::run(plugin).await?, None),
             Who::Pod(pod) => {
                 let token = pod.read("token").await?.trim().to_owned();
@@ -203,13 +203,6 @@ fn no_server(location: &KubernetesLocation) -> Result<()> {
             let why = "this login names its server itself; remove the location's `server`";
             Err(Error::validation(OPERATION, "server_superfluous", why))
         }
-    }
-}
-
-pub(super) fn duplicate(identity: &ClientIdentity) -> ClientIdentity {
-    ClientIdentity {
-        certificate_pem: identity.certificate_pem.clone(),
-        private_key_pem: identity.private_key_pem.duplicate(),
     }
 }
 

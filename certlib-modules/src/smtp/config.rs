@@ -153,7 +153,7 @@ impl Default for SmtpConfig {
             max_message_bytes: 10 * 1024 * 1024,
             addresses: AddressPolicy::default(),
             tls: TlsSettings::default(),
-            timeouts: Timeouts { total_ms: 120_000, ..Timeouts::default() },
+            timeouts: Timeouts::within(120_000),
         }
     }
 }

@@ -4,8 +4,8 @@ use certlib_core::classify;
 use certlib_core::error::{Error, ErrorClass};
 
 use super::OPERATION;
-use crate::net::reply::Reply;
-use crate::net::wire::WireError;
+use crate::wire::WireError;
+use crate::wire::reply::Reply;
 
 /// The parts of a dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

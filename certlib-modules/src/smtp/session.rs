@@ -21,9 +21,10 @@ use super::OPERATION;
 use super::auth::Login;
 use super::config::{Security, SmtpConfig, SmtpLocation, tls_required};
 use super::reply::{Stage, protocol, refusal, unreadable};
-use crate::net::reply::Reply;
-use crate::net::wire::{Wire, WireError};
-use crate::net::{Guard, Timeouts, handshake_failure};
+use crate::net::http::handshake_failure;
+use crate::net::{Guard, Timeouts};
+use crate::wire::reply::Reply;
+use crate::wire::{Wire, WireError};
 
 /// How long a relay has to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -13,7 +13,7 @@ mod smtp;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::net::wire::{Wire, WireError};
+use crate::wire::{Wire, WireError};
 
 /// The longest line, in bytes.
 const LONGEST_LINE: usize = 2_000;

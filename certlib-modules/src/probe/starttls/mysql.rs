@@ -4,7 +4,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Failure;
-use crate::net::wire::{Wire, WireError};
+use crate::wire::{Wire, WireError};
 
 /// The longest greeting, in bytes.
 const LONGEST: usize = 4096;

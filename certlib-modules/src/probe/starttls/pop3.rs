@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Failure, LONGEST_LINE};
-use crate::net::wire::{Wire, WireError};
+use crate::wire::{Wire, WireError};
 
 pub(super) async fn ask<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<(), Failure> {
     positive(&wire.line(LONGEST_LINE).await?)?;

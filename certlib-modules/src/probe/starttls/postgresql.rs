@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Failure;
-use crate::net::wire::{Wire, WireError};
+use crate::wire::{Wire, WireError};
 
 /// Its length, and the number 80877103.
 const REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

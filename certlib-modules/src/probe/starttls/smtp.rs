@@ -3,8 +3,8 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Failure;
-use crate::net::reply::Reply;
-use crate::net::wire::Wire;
+use crate::wire::Wire;
+use crate::wire::reply::Reply;
 
 pub(super) async fn ask<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<(), Failure> {
     let greeting = Reply::read(wire).await?;

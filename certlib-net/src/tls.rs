@@ -51,7 +51,7 @@ impl TlsSettings {
     ///
     /// # Errors
     /// As [`TlsSettings::check`]; `IoPermanent` `tls_unavailable` when the operating system has no root certificates.
-    pub(crate) fn client_config(&self, identity: Option<&ClientIdentity>) -> Result<ClientConfig> {
+    pub fn client_config(&self, identity: Option<&ClientIdentity>) -> Result<ClientConfig> {
         let unavailable = |error: rustls::Error| {
             Error::permanent(
                 OPERATION,
@@ -103,6 +103,16 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
+    /// A certificate with its issuers, and its key, PEM; nothing is checked yet.
+    pub fn new(certificate_pem: impl Into<String>, private_key_pem: impl Into<SecretString>) -> Self {
+        Self { certificate_pem: certificate_pem.into(), private_key_pem: private_key_pem.into() }
+    }
+
+    /// The same once more, for a second owner.
+    pub fn duplicate(&self) -> Self {
+        Self { certificate_pem: self.certificate_pem.clone(), private_key_pem: self.private_key_pem.duplicate() }
+    }
+
     /// Checks that certificate and key can be used.
     ///
     /// # Errors

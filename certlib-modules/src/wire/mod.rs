@@ -1,5 +1,7 @@
 //! Text lines and counted bytes from a peer that is not trusted to keep them short.
 
+pub(crate) mod reply;
+
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

@@ -38,7 +38,7 @@ pub fn client(url: &HttpUrl, guard: &Guard, tls: &TlsSettings, connect_timeout: 
 }
 
 /// The same for many requests to one API, which keeps its connections, and can show a certificate of its own.
-pub(super) fn kept_client(
+pub(crate) fn kept_client(
     url: &HttpUrl,
     guard: &Guard,
     tls: &TlsSettings,
@@ -118,7 +118,7 @@ pub fn failure(operation: &'static str, url: &HttpUrl, error: reqwest::Error) ->
 
 /// What a failed TLS handshake means: `tls_untrusted`, `tls_client_refused`, `tls_interrupted` or `tls_policy`, with the
 /// reason in a word.
-pub(crate) fn handshake_failure(operation: &'static str, error: &rustls::Error) -> Error {
+pub fn handshake_failure(operation: &'static str, error: &rustls::Error) -> Error {
     let failure = tls_failure(error);
     Error::new(classify::tls(failure), operation, tls_code(failure), tls_message(failure))
         .with("reason", tls_reason(error))

@@ -1,8 +1,7 @@
 //! The guarded dialer: which addresses an outbound request may reach, and how.
 //!
 //! A target's URL is written by somebody who may not be the operator of this process. Everything here serves one
-//! promise: **no request reaches a forbidden address.** The [TLS probe](crate::probe) is not covered: endpoints are wherever
-//! a certificate is served, this machine included, and all that is sent to them is a handshake.
+//! promise: **no request reaches a forbidden address.**
 //!
 //! - [`HttpUrl`] accepts only URLs that every parser reads the same way.
 //! - [`AddressPolicy`] decides about an address by the IANA special-purpose registries; private networks can be
@@ -16,7 +15,6 @@ mod address;
 mod cidr;
 mod http_url;
 mod registry;
-pub(crate) mod reply;
 mod resolve;
 
 #[cfg(feature = "http")]
@@ -26,14 +24,11 @@ pub mod http;
 mod timeouts;
 #[cfg(feature = "http")]
 mod tls;
-pub(crate) mod wire;
 
 pub use self::address::AddressPolicy;
 #[cfg(feature = "http")]
 pub use self::api::{Answer, Api, Connection, Request};
 pub use self::cidr::Cidr;
-#[cfg(feature = "smtp")]
-pub(crate) use self::http::handshake_failure;
 pub use self::http_url::HttpUrl;
 pub use self::registry::REGISTRY_DATE;
 pub use self::resolve::{Guard, Lookup, SystemLookup};

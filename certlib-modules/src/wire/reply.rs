@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::wire::{Wire, WireError};
+use super::{Wire, WireError};
 
 /// The longest line of an answer, in bytes. RFC 5321 has 512; some servers are chattier.
 const LONGEST_LINE: usize = 2_000;

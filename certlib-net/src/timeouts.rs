@@ -25,6 +25,11 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// The defaults, with this many milliseconds for everything together.
+    pub fn within(total_ms: u64) -> Self {
+        Self { total_ms, ..Self::default() }
+    }
+
     /// Checks the limits.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::registry::{self, Admission};
 /// Which addresses may be dialled: the public Internet, and what is admitted here.
 ///
 /// ```
-/// use certlib_modules::net::AddressPolicy;
+/// use certlib_net::AddressPolicy;
 ///
 /// let policy: AddressPolicy = serde_json::from_str(r#"{"allow": ["10.1.0.0/16"]}"#)?;
 /// assert!(policy.check("hook.example.com", "93.184.215.14".parse()?).is_ok());

@@ -155,7 +155,7 @@ async fn a_run_whose_version_is_revoked_in_the_middle_is_taken_back_and_the_next
 #[tokio::test]
 async fn a_waiting_run_that_is_cancelled_ends_and_frees_its_targets() {
     let world = World::new();
-    let node = world.builder().build().unwrap().start();
+    let node = world.patient_builder().build().unwrap().start();
     let client = node.client();
     let id = world.certificate(&client, &["a", "b"]).await;
     world.fleet.fault("b", Some(Fault::Unreachable));

@@ -59,7 +59,7 @@ async fn issues_distributes_and_goes_live() {
 #[tokio::test]
 async fn failed_targets_are_rolled_back_and_kept_in_retry() {
     let world = World::new();
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &["a", "b", "c", "d"]).await;
     world.fleet.fault("b", Some(Fault::KeepsServingOld));
@@ -96,7 +96,7 @@ async fn failed_targets_are_rolled_back_and_kept_in_retry() {
 #[tokio::test]
 async fn when_all_targets_fail_the_old_version_stays_live_and_nothing_is_ordered_again() {
     let world = World::new();
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &["a", "b"]).await;
     client.issue("shop", &id).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_pending_order_is_polled_on_schedule_and_never_placed_twice() {
 async fn an_order_that_outlives_its_round_rests_and_goes_on() {
     let world = World::new();
     world.ca.pending.store(20, Ordering::SeqCst);
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &[]).await;
     let job = client.issue("shop", &id).await.unwrap();
@@ -185,7 +185,7 @@ async fn an_order_that_outlives_its_round_rests_and_goes_on() {
 async fn a_ca_that_is_away_is_asked_again_and_one_that_refuses_is_not() {
     let world = World::new();
     *world.ca.fail.lock().unwrap() = Some(|| Error::network("fake", "connect_refused", "away"));
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &[]).await;
     let job = client.issue("shop", &id).await.unwrap();
@@ -246,7 +246,7 @@ async fn the_cas_window_moves_the_renewal() {
     let world = World::new();
     let window = RenewalWindow::new(START + 600 * MINUTE, START + 660 * MINUTE).unwrap();
     *world.ca.window.lock().unwrap() = Some(window.clone());
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &[]).await;
     client.issue("shop", &id).await.unwrap();

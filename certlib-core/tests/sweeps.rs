@@ -371,8 +371,7 @@ async fn the_net_does_not_hurry_a_job_that_waits() {
 async fn a_failing_renewal_is_tried_in_time_and_gets_louder() {
     let mut world = World::new();
     Arc::get_mut(&mut world.ca).unwrap().lifetime = 6 * DAY;
-    // The clock goes in steps that the lease must outlast.
-    let node = world.builder().settings(|settings| settings.leader_ttl = DAY).build().unwrap().start();
+    let node = world.patient_builder().build().unwrap().start();
     let client = node.client();
     let id = world.certificate(&client, &[]).await;
     client.issue("shop", &id).await.unwrap();

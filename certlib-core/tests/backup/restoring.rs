@@ -132,7 +132,7 @@ async fn a_restored_store_renews_and_delivers_as_before() {
     let first = offline.material("shop", &id, Some(1), true).await.unwrap();
     assert!(first.bundle.key().is_some(), "the key of the version opens");
 
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     client.renew("shop", &id).await.unwrap();
     world.until(STEP, || live(&client, 2)).await;

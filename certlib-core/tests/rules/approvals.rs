@@ -127,7 +127,7 @@ async fn ask_again(world: &World, client: &Client, id: &str, first: &ApprovalReq
 #[tokio::test]
 async fn a_rejection_and_a_time_that_passed_end_the_run() {
     let world = World::new();
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &["a"]).await;
     issued(&world, &client, &id).await;

@@ -45,7 +45,7 @@ async fn a_target_is_touched_in_its_window_and_the_others_do_not_wait() {
 #[tokio::test]
 async fn what_is_urgent_does_not_wait_for_a_window_but_for_a_pause() {
     let world = World::new();
-    let running = world.builder().build().unwrap().start();
+    let running = world.patient_builder().build().unwrap().start();
     let client = running.client();
     let id = world.certificate(&client, &["night", "paused"]).await;
     issued(&world, &client, &id).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::clock::{Clock, SystemClock};
-use certlib_core::issuer::{AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState};
+use certlib_core::issuer::{AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, Recovery};
 use certlib_core::poll::PollSchedule;
 use certlib_core::{Context, Result};
 use serde_json::{Value, json};
@@ -42,6 +42,10 @@ impl IssuerFactory for PendingCa {
 
 #[async_trait]
 impl AsyncIssuer for PendingCa {
+    fn recovery(&self) -> Recovery<'_> {
+        Recovery::Repeat
+    }
+
     async fn submit(&self, _: &Context, _: &IssueRequest) -> Result<OrderHandle> {
         Ok(OrderHandle(json!({ "order_url": "https://ca.example.test/order/0123456789abcdef" })))
     }

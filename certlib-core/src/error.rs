@@ -78,6 +78,8 @@ pub mod codes {
     pub const FOREIGN_CHANGE: &str = "foreign_change";
     /// The target changed since the plan was made.
     pub const PLAN_STALE: &str = "plan_stale";
+    /// It is unclear whether the CA has an order, and nobody but its users can tell.
+    pub const ORDER_UNCLEAR: &str = "order_unclear";
     /// The private key does not belong to the leaf certificate.
     pub const KEY_MISMATCH: &str = "key_mismatch";
 }

@@ -25,6 +25,8 @@ use crate::store::SharedStore;
 /// - `poll` moves the order on as far as it can without waiting long, and says where it stands. It may be called at
 ///   any time, on any node, after any crash, any number of times: it reads the state at the CA first.
 /// - Neither may hold a worker for minutes: an order that is not ready is `Pending`.
+/// - An error of `submit` with [`Effect::None`](crate::Effect::None) says that the CA has no order. After any other, and
+///   after a crash, [`recovery`](Self::recovery) says what can be done: an order must be neither lost nor paid for twice.
 ///
 /// # Errors
 /// `Network` and `IoTransient` mean "ask again later", also for 429; `Auth`, `Validation` and `IoPermanent` end the order.
@@ -35,6 +37,11 @@ pub trait AsyncIssuer: Debug + Send + Sync + 'static {
 
     /// Moves an order on and says where it stands.
     async fn poll(&self, cx: &Context, handle: &OrderHandle) -> Result<OrderState>;
+
+    /// What can be done about an order of which it is unclear whether the CA has it.
+    fn recovery(&self) -> Recovery<'_> {
+        Recovery::Park
+    }
 
     /// How pending orders are polled.
     fn poll_schedule(&self) -> PollSchedule {
@@ -50,6 +57,34 @@ pub trait AsyncIssuer: Debug + Send + Sync + 'static {
     fn renewal_info(&self) -> Option<&dyn RenewalInfo> {
         None
     }
+}
+
+/// What can be done when it is unclear whether the CA has an order, because the answer was lost or this process died.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Recovery<'a> {
+    /// It can be placed once more: the CA gives back the same order, or one that costs nothing is left to expire.
+    Repeat,
+    /// The CA can be asked for it; only what is not found is placed once more.
+    Search(&'a dyn OrderSearch),
+    /// Neither. Somebody has to look, and say what to do with it.
+    Park,
+}
+
+/// A CA whose orders can be searched.
+#[async_trait]
+pub trait OrderSearch: Debug + Send + Sync {
+    /// How long after it was placed an order can be counted on to be found. 60 s unless the CA is known to be quicker.
+    fn visible_after(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// The order that was placed by `request` at `since` or later, if the CA has it. It is recognised by
+    /// [`IssueRequest::reference`], or by the public key of the request.
+    ///
+    /// # Errors
+    /// As [`AsyncIssuer`]; `Validation` `order_ambiguous` when more than one order matches.
+    async fn find(&self, cx: &Context, request: &IssueRequest, since: OffsetDateTime) -> Result<Option<OrderHandle>>;
 }
 
 /// A CA that can revoke.
@@ -76,6 +111,9 @@ pub trait RenewalInfo: Debug + Send + Sync {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct IssueRequest {
+    /// The order's id: what to write into a field for remarks at the CA, to find the order by it.
+    #[serde(default)]
+    pub reference: String,
     /// DNS names, wildcards, IP addresses.
     pub names: Vec<String>,
     /// PKCS#10, DER.
@@ -93,7 +131,7 @@ pub struct IssueRequest {
 impl IssueRequest {
     /// A request for `names`, made by the PKCS#10 request `csr`.
     pub fn new(names: Vec<String>, csr: Vec<u8>) -> Self {
-        Self { names, csr, profile: None, validity: None, replaces: None }
+        Self { reference: String::new(), names, csr, profile: None, validity: None, replaces: None }
     }
 }
 

@@ -11,6 +11,7 @@ mod delivery;
 mod job_log;
 mod jobs;
 mod keyring;
+mod orders;
 mod policy;
 mod rules;
 mod setup;
@@ -25,6 +26,7 @@ pub use self::certificates::{Material, NewCertificate, Revocation};
 pub use self::cluster::{ClusterInstance, ClusterInstances};
 pub use self::delivery::Request;
 pub use self::keyring::{KekReadiness, KekRole, KekStatus, KeyringStatus};
+pub use self::orders::OrderResolution;
 pub use self::rules::TargetRules;
 pub use self::setup::{NewIssuer, NewTarget};
 pub use self::targets::{DistributionStatus, PlannedTarget};
@@ -109,6 +111,7 @@ owned!(
     crate::model::Credential,
     crate::model::Distribution,
     crate::model::Issuer,
+    crate::model::Order,
     crate::model::Run,
     crate::model::Target
 );

@@ -9,12 +9,12 @@ use time::OffsetDateTime;
 
 use super::order::{Begun, find_or_begin, open_key, place, save};
 use super::rate::Limited;
-use super::{CertificatePayload, ISSUE, RENEW, RENEWAL_FAILED, payload};
+use super::{CertificatePayload, ISSUE, ORDER_UNCLEAR, RENEW, RENEWAL_FAILED, payload};
 use crate::backoff::Jitter;
 use crate::bundle::{CertificateBundle, Expected, check_issued};
 use crate::context::{Context, Subject};
 use crate::distribution::{self, LOOK_AFTER};
-use crate::error::{Error, ErrorClass, Result};
+use crate::error::{Error, ErrorClass, Result, codes};
 use crate::issuer::OrderState;
 use crate::model::{
     Certificate, CertificateState, CertificateVersion, Distribution, Event, ExpiryWatch, LogLevel, Order, OrderStage,
@@ -161,6 +161,10 @@ impl Work<'_> {
                 self.context.log(LogLevel::Warn, format!("the CA does not answer; the order stays pending: {error}"));
                 error.retry_after()
             }
+            // Once its credentials are mended, the CA still has the order.
+            Err(error) if error.class() == ErrorClass::Auth => {
+                return Err(self.note_failure(certificate, order, error).await);
+            }
             Err(error) => return Err(self.close(certificate, order, OrderStage::Rejected, error).await),
         };
         let now = self.engine.clock.now();
@@ -300,10 +304,12 @@ impl Work<'_> {
             // The order may be at the CA already, and is found again.
             return Error::transient("issue.save", "busy", "the order is being changed").with_source(error);
         }
-        if error.class() == ErrorClass::Validation {
+        let is_unclear = error.code() == codes::ORDER_UNCLEAR;
+        if error.class() == ErrorClass::Validation && !is_unclear {
             return self.close(certificate, order, OrderStage::Rejected, error).await;
         }
-        match self.record_failure(certificate, order, failure_kind(certificate), &error).await {
+        let kind = if is_unclear { ORDER_UNCLEAR } else { failure_kind(certificate) };
+        match self.record_failure(certificate, order, kind, &error).await {
             Ok(()) => error,
             Err(store) if store.is_conflict() => error,
             Err(store) => store,

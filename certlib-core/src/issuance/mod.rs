@@ -28,6 +28,8 @@ pub const REFRESH_HINT: &str = "refresh_renewal_hint";
 
 /// The kind of the event that each failed attempt at a renewal leaves, with class, attempt and severity.
 pub const RENEWAL_FAILED: &str = "cert.renewal_failed";
+/// The kind of the event that says that it is unclear whether the CA has an order, and that somebody has to look.
+pub const ORDER_UNCLEAR: &str = "certificate.order_unclear";
 
 /// Why a version is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! The state of one order: found again or begun, and written back under the job's claim.
 
+use std::time::Duration;
+
 use tokio::task;
 
 use super::rate::{self, Limited};
-use crate::bundle::{CertificateBundle, KeyType, PrivateKey};
+use crate::bundle::{CertificateBundle, KeyType, MAX_CLOCK_SKEW, PrivateKey};
 use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::issuer::IssueRequest;
+use crate::error::{Effect, Error, Result, codes};
+use crate::issuer::{AsyncIssuer, IssueRequest, OrderHandle, Recovery};
 use crate::model::{Certificate, CertificateState, CertificateVersion, Order, OrderStage, new_id};
 use crate::queue::Claim;
 use crate::runtime::Engine;
@@ -28,10 +30,16 @@ pub(super) async fn find_or_begin(
 ) -> Result<Begun> {
     /// How often others may count for the same zone before this order is put off.
     const TRIES: usize = 100;
-    let open = TypedQuery::<Order>::new().equal("open", &*certificate.id).limit(1);
-    let mut outdated = engine.store.list(open).await?.records.pop();
-    if let Some(order) = outdated.take_if(|order| is_current(order, certificate)) {
+    let open = TypedQuery::<Order>::new().equal("open", &*certificate.id);
+    let (current, mut outdated): (Vec<_>, Vec<_>) =
+        engine.store.list_all(open).await?.into_iter().partition(|order| is_current(order, certificate));
+    if let Some(order) = current.into_iter().next() {
         return Ok(Begun::Order(Box::new(order)));
+    }
+    for order in &mut outdated {
+        let why = "the certificate was changed after this order was begun";
+        order.stage = OrderStage::Rejected;
+        order.error = Some(Error::validation("issue.begin", "order_outdated", why).to_record());
     }
     let mut spending = match rate::spend(&engine.store, certificate, engine.clock.now()).await? {
         Ok(spending) => spending,
@@ -40,9 +48,10 @@ pub(super) async fn find_or_begin(
     let key = generate(certificate.key_type).await?;
     let mut request = IssueRequest::new(certificate.names.clone(), key.certificate_request(&certificate.names)?);
     request.profile = certificate.profile.clone();
-    request.validity = certificate.validity_seconds.map(std::time::Duration::from_secs);
+    request.validity = certificate.validity_seconds.map(Duration::from_secs);
     request.replaces = latest_leaf(engine, certificate).await?;
     let id = new_id();
+    request.reference.clone_from(&id);
     let now = engine.clock.now();
     let order = Order {
         key: engine.sealer.seal(key.pkcs8().expose(), &Order::aad(&certificate.project, &id)).await?,
@@ -53,6 +62,7 @@ pub(super) async fn find_or_begin(
         request,
         handle: None,
         stage: OrderStage::Intended,
+        submitted_at: None,
         polls: 0,
         round_started_at: now,
         error: None,
@@ -63,7 +73,11 @@ pub(super) async fn find_or_begin(
     for _ in 0..TRIES {
         let free = spending.is_free();
         // The certificate's revision makes the order the only open one, whoever else wants to begin one.
-        let batch = WriteBatch::new().require(Condition::Claim(claim.clone())).update(certificate)?.insert(&order)?;
+        let mut batch =
+            WriteBatch::new().require(Condition::Claim(claim.clone())).update(certificate)?.insert(&order)?;
+        for order in &outdated {
+            batch = batch.update(order)?;
+        }
         match engine.store.commit(spending.add_to(batch)?).await {
             Ok(_) => {
                 certificate.revision += 1;
@@ -93,18 +107,85 @@ fn is_current(order: &Order, certificate: &Certificate) -> bool {
         && order.request.profile == certificate.profile
 }
 
-/// Places an order that was intended; the handle is kept before it is used.
+/// Places an order that the CA does not have yet; the handle is kept before it is used.
+///
+/// # Errors
+/// As the issuer's; `Validation` `order_unclear` when only its users can tell whether the CA has it.
 pub(super) async fn place(engine: &Engine, cx: &Context, claim: &Claim, order: &mut Versioned<Order>) -> Result<()> {
-    if order.stage != OrderStage::Intended {
+    if order.stage == OrderStage::Placed {
         return Ok(());
     }
     let issuer = engine.issuer(cx, &order.issuer_id).await?;
-    let handle = issuer.submit(cx, &order.request).await?;
+    let found = match order.stage {
+        OrderStage::Submitting => recover(engine, cx, &*issuer, order).await?,
+        OrderStage::Parked => return Err(unclear(order)),
+        _ => None,
+    };
+    let handle = match found {
+        Some(handle) => handle,
+        None => submit(engine, cx, claim, &*issuer, order).await?,
+    };
     order.handle = Some(handle);
     order.stage = OrderStage::Placed;
     order.polls = 0;
     order.round_started_at = engine.clock.now();
     save(engine, claim, order).await
+}
+
+/// Sends an order to the CA. That it is sent is kept before, unless to send it twice does no harm.
+async fn submit(
+    engine: &Engine,
+    cx: &Context,
+    claim: &Claim,
+    issuer: &dyn AsyncIssuer,
+    order: &mut Versioned<Order>,
+) -> Result<OrderHandle> {
+    if !matches!(issuer.recovery(), Recovery::Repeat) {
+        order.stage = OrderStage::Submitting;
+        order.submitted_at = Some(engine.clock.now());
+        save(engine, claim, order).await?;
+    }
+    let result = issuer.submit(cx, &order.request).await;
+    if result.as_ref().is_err_and(|error| error.effect() == Effect::None) {
+        // Kept together with the failure. If that is lost, the CA is searched in vain, or the order is parked.
+        order.stage = OrderStage::Intended;
+    }
+    result
+}
+
+/// What became of an order that was sent: its handle, or nothing if it can be sent once more.
+async fn recover(
+    engine: &Engine,
+    cx: &Context,
+    issuer: &dyn AsyncIssuer,
+    order: &mut Versioned<Order>,
+) -> Result<Option<OrderHandle>> {
+    let search = match issuer.recovery() {
+        Recovery::Repeat => return Ok(None),
+        Recovery::Search(search) => search,
+        Recovery::Park => {
+            order.stage = OrderStage::Parked;
+            return Err(unclear(order));
+        }
+    };
+    let since = order.submitted_at.unwrap_or(order.created_at);
+    if let Some(handle) = search.find(cx, &order.request, since - MAX_CLOCK_SKEW).await? {
+        return Ok(Some(handle));
+    }
+    // What was not found may not be visible yet.
+    match Duration::try_from(since + search.visible_after() - engine.clock.now()) {
+        Ok(left) if !left.is_zero() => {
+            let why = "it is unclear whether the CA has the order, which may not be visible there yet";
+            Err(Error::transient("issue.recover", "order_not_visible", why).with_retry_after(Some(left)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn unclear(order: &Order) -> Error {
+    let what = "it is unclear whether the CA has this order, and its orders cannot be searched; look there, and resolve \
+                the order: place it again, or abandon it";
+    Error::validation("issue.recover", codes::ORDER_UNCLEAR, what).with("order", &order.id)
 }
 
 /// Writes an order back. Who has the claim is alone in that, except that a rotation may wrap its key anew: what the CA

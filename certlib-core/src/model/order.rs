@@ -27,6 +27,9 @@ pub struct Order {
     pub handle: Option<OrderHandle>,
     /// Where it stands.
     pub stage: OrderStage,
+    /// When it was last sent to the CA.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub submitted_at: Option<OffsetDateTime>,
     /// Polls made in this round.
     pub polls: u32,
     /// When this round of polling began.
@@ -73,8 +76,13 @@ impl Record for Order {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OrderStage {
-    /// Key and request are kept; the CA may or may not have heard of it.
+    /// Key and request are kept; the CA has not heard of it.
     Intended,
+    /// It was sent to the CA, whose answer is not known: see [`Recovery`](crate::issuer::Recovery).
+    Submitting,
+    /// It was sent to the CA, whose answer was lost, and nobody but its users can tell whether the CA has it. It waits
+    /// for [`Client::resolve_order`](crate::Client::resolve_order).
+    Parked,
     /// The CA has it.
     Placed,
     /// Issued, checked and kept.
@@ -88,6 +96,6 @@ pub enum OrderStage {
 impl OrderStage {
     /// Whether there is still something to do.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Intended | Self::Placed)
+        matches!(self, Self::Intended | Self::Submitting | Self::Parked | Self::Placed)
     }
 }

@@ -14,8 +14,8 @@ use certlib_core::bundle::{CertificateBundle, Fingerprint};
 use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget};
 use certlib_core::clock::{Clock, ManualClock};
 use certlib_core::issuer::{
-    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, RenewalInfo, RenewalWindow,
-    RevocationReason, Revoker,
+    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderSearch, OrderState, Recovery, RenewalInfo,
+    RenewalWindow, RevocationReason, Revoker,
 };
 use certlib_core::lock::LeaseRequest;
 use certlib_core::memory::MemoryStore;
@@ -50,6 +50,10 @@ pub struct FakeCa {
     pub fail: Mutex<Option<fn() -> Error>>,
     orders: Mutex<HashMap<usize, String>>,
     pub lifetime: Duration,
+    pub memory: Mutex<Memory>,
+    /// How many of the next orders are accepted without an answer.
+    pub answers_lost: AtomicUsize,
+    placed: Mutex<HashMap<String, (OffsetDateTime, OrderHandle)>>,
 }
 
 impl FakeCa {
@@ -71,7 +75,15 @@ impl FakeCa {
             fail: Mutex::new(None),
             orders: Mutex::default(),
             lifetime: Duration::from_secs(90 * 86_400),
+            memory: Mutex::default(),
+            answers_lost: AtomicUsize::new(0),
+            placed: Mutex::default(),
         })
+    }
+
+    /// The handle of the order that was placed by this reference.
+    pub fn placed_as(&self, reference: &str) -> OrderHandle {
+        self.placed.lock().unwrap()[reference].1.clone()
     }
 
     fn issue(&self, request: &IssueRequest, now: OffsetDateTime) -> String {
@@ -106,7 +118,21 @@ impl AsyncIssuer for FakeIssuer {
             return Err(fail());
         }
         let number = self.ca.submits.fetch_add(1, Ordering::SeqCst);
-        OrderHandle::encode(&Handle { number, request: request.clone() })
+        let handle = OrderHandle::encode(&Handle { number, request: request.clone() })?;
+        self.ca.placed.lock().unwrap().insert(request.reference.clone(), (self.clock.now(), handle.clone()));
+        let lost = self.ca.answers_lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if lost.is_ok() {
+            return Err(Error::network("fake", "timeout", "no answer").with_effect(certlib_core::Effect::Possible));
+        }
+        Ok(handle)
+    }
+
+    fn recovery(&self) -> Recovery<'_> {
+        match *self.ca.memory.lock().unwrap() {
+            Memory::Repeats => Recovery::Repeat,
+            Memory::Searchable => Recovery::Search(self),
+            Memory::None => Recovery::Park,
+        }
     }
 
     async fn poll(&self, _: &Context, handle: &OrderHandle) -> Result<OrderState> {
@@ -132,6 +158,31 @@ impl AsyncIssuer for FakeIssuer {
 
     fn renewal_info(&self) -> Option<&dyn RenewalInfo> {
         Some(self)
+    }
+}
+
+/// Whether orders can be found again by who placed them.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Memory {
+    #[default]
+    Repeats,
+    Searchable,
+    None,
+}
+
+/// How long it takes until a search finds a new order.
+pub const VISIBLE_AFTER: Duration = Duration::from_secs(30);
+
+#[async_trait]
+impl OrderSearch for FakeIssuer {
+    fn visible_after(&self) -> Duration {
+        VISIBLE_AFTER
+    }
+
+    async fn find(&self, _: &Context, request: &IssueRequest, since: OffsetDateTime) -> Result<Option<OrderHandle>> {
+        let placed = self.ca.placed.lock().unwrap();
+        let visible = |at: OffsetDateTime| at >= since && self.clock.now() >= at + VISIBLE_AFTER;
+        Ok(placed.get(&request.reference).filter(|(at, _)| visible(*at)).map(|(_, handle)| handle.clone()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use certlib_core::bundle::CertificateBundle;
 use certlib_core::issuer::{
-    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, RenewalInfo, RenewalWindow,
+    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, Recovery, RenewalInfo, RenewalWindow,
 };
 use certlib_core::model::{Order, OrderStage};
 use certlib_core::poll::PollSchedule;
@@ -125,6 +125,10 @@ impl SimIssuer {
 
 #[async_trait]
 impl AsyncIssuer for SimIssuer {
+    fn recovery(&self) -> Recovery<'_> {
+        Recovery::Repeat
+    }
+
     async fn submit(&self, cx: &Context, _: &IssueRequest) -> Result<OrderHandle> {
         self.travel().await;
         if let Some(error) = self.fails() {

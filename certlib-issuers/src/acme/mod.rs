@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use certlib_core::issuer::{
-    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, RenewalInfo, Revoker, decode_config,
+    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, Recovery, RenewalInfo, Revoker,
+    decode_config,
 };
 use certlib_core::poll::PollSchedule;
 use certlib_core::{Context, Result};
@@ -98,6 +99,11 @@ impl AsyncIssuer for AcmeIssuer {
 
     async fn poll(&self, cx: &Context, handle: &OrderHandle) -> Result<OrderState> {
         self.advance(cx, handle).await
+    }
+
+    fn recovery(&self) -> Recovery<'_> {
+        // An order that nobody finalises costs nothing and expires; many CAs give the same one again.
+        Recovery::Repeat
     }
 
     fn poll_schedule(&self) -> PollSchedule {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::issuer::{
-    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, decode_config,
+    AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, Recovery, decode_config,
 };
 use certlib_core::{Context, Error, ErrorClass, Result};
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,11 @@ impl AsyncIssuer for LocalCa {
             return Err(Error::validation("local_ca.submit", "validity_invalid", "a validity of at least one second"));
         }
         OrderHandle::encode(&Order { names: request.names.clone(), csr: request.csr.clone(), validity_seconds })
+    }
+
+    fn recovery(&self) -> Recovery<'_> {
+        // The handle is the order.
+        Recovery::Repeat
     }
 
     async fn poll(&self, cx: &Context, handle: &OrderHandle) -> Result<OrderState> {

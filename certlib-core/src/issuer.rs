@@ -29,7 +29,8 @@ use crate::store::SharedStore;
 ///   after a crash, [`recovery`](Self::recovery) says what can be done: an order must be neither lost nor paid for twice.
 ///
 /// # Errors
-/// `Network` and `IoTransient` mean "ask again later", also for 429; `Auth`, `Validation` and `IoPermanent` end the order.
+/// `Network` and `IoTransient` mean "ask again later", also for 429. `Auth` and `IoPermanent` end the attempt, and leave an
+/// order that was placed where it is; `Validation` ends the order.
 #[async_trait]
 pub trait AsyncIssuer: Debug + Send + Sync + 'static {
     /// Places an order.

@@ -161,11 +161,9 @@ impl Work<'_> {
                 self.context.log(LogLevel::Warn, format!("the CA does not answer; the order stays pending: {error}"));
                 error.retry_after()
             }
-            // Once its credentials are mended, the CA still has the order.
-            Err(error) if error.class() == ErrorClass::Auth => {
-                return Err(self.note_failure(certificate, order, error).await);
-            }
-            Err(error) => return Err(self.close(certificate, order, OrderStage::Rejected, error).await),
+            // An order that the CA does not know is over. After anything else the CA may still have it: once the
+            // credentials, or what stands in between, are mended, it is taken up again.
+            Err(error) => return Err(self.note_failure(certificate, order, error).await),
         };
         let now = self.engine.clock.now();
         let next = issuer.poll_schedule().next(order.polls, order.round_started_at, now, retry_after, Jitter::random());

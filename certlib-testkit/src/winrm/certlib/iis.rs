@@ -73,10 +73,11 @@ fn look(input: &Value, windows: &mut Windows) -> Answer {
 
 fn import(input: &Value, windows: &mut Windows) -> Answer {
     let store = text(input, "store")?;
-    let mut options = ImportOptions::default();
-    options.exportable = input["exportable"] == true;
-    options.persisted = true;
-    options.friendly_name = Some(text(input, "friendly_name")?.to_owned());
+    let options = ImportOptions {
+        exportable: input["exportable"] == true,
+        persisted: true,
+        friendly_name: Some(text(input, "friendly_name")?.to_owned()),
+    };
     let pfx = bytes(input, "pfx")?;
     let thumbprint = windows.certificates.import_pfx(store, &pfx, text(input, "password")?, &options)?;
     if thumbprint != text(input, "thumbprint")? {

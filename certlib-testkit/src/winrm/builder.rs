@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     WinRmSim,
     auth::{Account, Hardening, Logins, Policy},
-    script::{Bootstrap, ScriptCall, ScriptMatcher, ScriptOutput, Scripts},
+    certlib,
+    script::{Bootstrap, ScriptCall, ScriptMatcher, ScriptOutput, Scripts, Twin},
     server::{Listener, Shared, State},
     shells::{Limits, Shells},
     tls::Ports,
@@ -187,7 +188,20 @@ impl WinRmSimBuilder {
         name: &str,
         twin: impl Fn(&Value, &mut Windows) -> Result<Value, WindowsError> + Send + Sync + 'static,
     ) -> Self {
-        self.scripts.add_twin(name, Arc::new(twin));
+        self.scripts.add_twin(name, Twin { text: None, run: Arc::new(twin) });
+        self
+    }
+
+    /// Runs the scripts with which certlib's own modules `winrm` and `iis` work, as [`CERTLIB_SCRIPTS`] lists them. What
+    /// is registered by [`script`](Self::script), or by [`twin`](Self::twin) after this, goes before them.
+    ///
+    /// Each script is known by its whole text. One that has another text than this version of the test kit was made
+    /// for is refused, and the module that sent it fails: `script_failed` with the reason `script_unknown_to_testkit`,
+    /// or `powershell_failed` when it is the script that all others are sent through.
+    ///
+    /// [`CERTLIB_SCRIPTS`]: super::CERTLIB_SCRIPTS
+    pub fn certlib_scripts(mut self) -> Self {
+        certlib::register(&mut self.scripts);
         self
     }
 

@@ -12,7 +12,9 @@
 //!
 //! 1. What was registered: [`script`](WinRmSimBuilder::script) for commands of any kind, and
 //!    [`twin`](WinRmSimBuilder::twin) for scripts whose first line is `# certlib:NAME`, which get and give JSON. A
-//!    [`Bootstrap`] says how a script is understood that fetches another one from standard input.
+//!    [`Bootstrap`] says how a script is understood that fetches another one from standard input. All scripts of
+//!    certlib's own modules `winrm` and `iis` come with one call,
+//!    [`certlib_scripts`](WinRmSimBuilder::certlib_scripts): those modules can then deliver to the simulated host.
 //! 2. What is built in: the usual commands of cmd.exe, and simple scripts of PowerShell (texts, lists, pipelines,
 //!    `if`, `throw`, `exit`, and a dozen cmdlets), so that any client gets sensible answers.
 //!
@@ -50,6 +52,7 @@
 
 mod auth;
 mod builder;
+mod certlib;
 mod command;
 mod config;
 mod envelope;
@@ -76,6 +79,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     auth::Hardening,
     builder::WinRmSimBuilder,
+    certlib::{CERTLIB_SCRIPTS, CertlibScript},
     fault::{Change, Fault, Injection, Operation},
     history::{Executed, Record},
     script::{Bootstrap, Marker, ScriptCall, ScriptMatcher, ScriptOutput},

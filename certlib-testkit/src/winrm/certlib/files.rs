@@ -1,16 +1,19 @@
 //! The scripts `files.*`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use certlib_testkit::winrm::{WinRmSimBuilder, Windows, WindowsError};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{bytes, list, text};
+use super::{Answer, Run, bytes, list, text};
+use crate::winrm::windows::{Windows, WindowsError, sddl_sid};
 
-type Answer = Result<Value, WindowsError>;
-
-pub(super) fn twins(host: WinRmSimBuilder) -> WinRmSimBuilder {
-    host.twin("files.look", look).twin("files.stage", stage).twin("files.replace", replace).twin("files.remove", remove)
+pub(super) fn twin(name: &str) -> Option<Run> {
+    Some(match name {
+        "files.look" => look,
+        "files.stage" => stage,
+        "files.replace" => replace,
+        "files.remove" => remove,
+        _ => return None,
+    })
 }
 
 fn look(input: &Value, windows: &mut Windows) -> Answer {
@@ -41,14 +44,7 @@ fn look(input: &Value, windows: &mut Windows) -> Answer {
             json!({ "exists": exists, "writable_bytes": null, "escapes": false })
         })
         .collect();
-    let sids: Vec<Value> = list(input, "names")?
-        .into_iter()
-        .map(|name| match name {
-            "NETWORK SERVICE" => json!("S-1-5-20"),
-            r"NT SERVICE\ExampleApp" => json!("S-1-5-80-1-2-3-4-5"),
-            _ => Value::Null,
-        })
-        .collect();
+    let sids: Vec<Option<String>> = list(input, "names")?.into_iter().map(|name| windows.sid_of(name)).collect();
     Ok(json!({ "files": files, "directories": directories, "sids": sids }))
 }
 
@@ -89,7 +85,8 @@ fn remove(input: &Value, windows: &mut Windows) -> Answer {
     Ok(json!({}))
 }
 
-/// Sets the access list and leaves the owner. Windows says a new list in words of its own: `PAI`, sorted, short names.
+/// Sets the access list and leaves the owner. Windows says a new list in words of its own: `PAI`, sorted, rights as a
+/// number, and short names.
 fn set_list(windows: &mut Windows, path: &str, sddl: &str) -> Result<(), WindowsError> {
     let owner = windows.files.info(path)?.sddl;
     let owner = owner.split("D:").next().unwrap_or_default();
@@ -97,10 +94,16 @@ fn set_list(windows: &mut Windows, path: &str, sddl: &str) -> Result<(), Windows
     let Some(entries) = list.strip_prefix("P(") else {
         return windows.files.set_sddl(path, &format!("{owner}D:{list}"));
     };
-    let mut entries: Vec<String> = entries
-        .split('(')
-        .map(|entry| format!("({}", entry.replace(";FR;;;S-1-5-20)", ";FR;;;NS)").replace(";FRFX;", ";0x1200a9;")))
-        .collect();
+    let mut entries: Vec<String> = entries.split('(').map(|entry| format!("({}", reworded(entry))).collect();
     entries.sort();
     windows.files.set_sddl(path, &format!("{owner}D:PAI{}", entries.concat()))
+}
+
+/// An entry such as `A;;FR;;;S-1-5-20)`, as Windows gives it back.
+fn reworded(entry: &str) -> String {
+    let entry = entry.replace(";FRFX;", ";0x1200a9;");
+    match entry.trim_end_matches(')').rsplit_once(';') {
+        Some((rest, sid)) => format!("{rest};{})", sddl_sid(sid)),
+        None => entry,
+    }
 }

@@ -1,19 +1,20 @@
 //! The scripts `iis.*`.
 
-use certlib_testkit::winrm::{ImportOptions, SslEntry, SslKey, WinRmSimBuilder, Windows, WindowsError};
 use serde_json::{Value, json};
 
-use super::{bytes, list, text, thrown};
+use super::{Answer, Run, bytes, list, text, thrown};
+use crate::winrm::windows::{ImportOptions, SslEntry, SslKey, Windows, WindowsError};
 
-type Answer = Result<Value, WindowsError>;
-
-pub(super) fn twins(host: WinRmSimBuilder) -> WinRmSimBuilder {
-    host.twin("iis.look", look)
-        .twin("iis.import", import)
-        .twin("iis.bind", bind)
-        .twin("iis.endpoint", endpoint)
-        .twin("iis.remove", remove)
-        .twin("iis.recycle", recycle)
+pub(super) fn twin(name: &str) -> Option<Run> {
+    Some(match name {
+        "iis.look" => look,
+        "iis.import" => import,
+        "iis.bind" => bind,
+        "iis.endpoint" => endpoint,
+        "iis.remove" => remove,
+        "iis.recycle" => recycle,
+        _ => return None,
+    })
 }
 
 fn look(input: &Value, windows: &mut Windows) -> Answer {
@@ -57,8 +58,7 @@ fn look(input: &Value, windows: &mut Windows) -> Answer {
             })
         })
         .collect();
-    let pools: Vec<&str> =
-        ["DefaultAppPool", "Shop"].into_iter().filter(|pool| windows.iis.pool(pool).is_ok()).collect();
+    let pools: Vec<&str> = windows.iis.pools().filter(|_| there).map(|pool| pool.name.as_str()).collect();
     Ok(json!({
         "build": windows.build(),
         "elevated": windows.elevated,
@@ -73,10 +73,11 @@ fn look(input: &Value, windows: &mut Windows) -> Answer {
 
 fn import(input: &Value, windows: &mut Windows) -> Answer {
     let store = text(input, "store")?;
-    let mut options = ImportOptions::default();
-    options.exportable = input["exportable"] == true;
-    options.persisted = true;
-    options.friendly_name = Some(text(input, "friendly_name")?.to_owned());
+    let options = ImportOptions {
+        exportable: input["exportable"] == true,
+        persisted: true,
+        friendly_name: Some(text(input, "friendly_name")?.to_owned()),
+    };
     let pfx = bytes(input, "pfx")?;
     let thumbprint = windows.certificates.import_pfx(store, &pfx, text(input, "password")?, &options)?;
     if thumbprint != text(input, "thumbprint")? {

@@ -7,7 +7,7 @@
 //!   talks to, quirks included.
 //! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,
 //!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
-//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud.
+//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud; [`sectigo`] Sectigo's certificate manager.
 //!
 //! # Where the programs come from
 //!
@@ -52,6 +52,7 @@ pub mod netscaler;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod sectigo;
 pub mod simhost;
 pub mod tls;
 pub mod vault;

@@ -23,6 +23,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod cagw;
 mod call;
 mod ecs;
 mod fault;
@@ -33,6 +34,7 @@ mod server;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use self::{
+    cagw::{CagwEnrollment, CagwSim, CagwSimBuilder, CagwStatus},
     ecs::{EcsOrder, EcsSim, EcsSimBuilder, EcsStatus},
     fault::{Fault, Injection},
     history::Record,

@@ -1,6 +1,6 @@
 //! A simulated Sectigo Certificate Manager (SCM), inside the test's own process.
 //!
-//! A [`SectigoSim`] speaks the REST API for TLS certificates, and signs with an authority of its own, below a root of its
+//! A [`SectigoSim`] speaks the REST API for TLS certificates (as of release 25.5), and signs with an authority of its own, below a root of its
 //! own. A client logs in with the headers `login`, `password` and `customerUri` below [`SectigoSim::url`], with a
 //! certificate instead of the password below [`SectigoSim::private_url`], or with a token that [`SectigoSim::token_url`]
 //! gives for an id and a secret. There are organisations, profiles (types), custom fields, domains with their validation

@@ -1,4 +1,4 @@
-//! Entrust Certificate Services: the Enterprise API, version 2.
+//! Entrust Certificate Services: the Enterprise API, version 2 (cms-api 2.1).
 
 mod answer;
 mod builder;

@@ -346,6 +346,10 @@ impl FileSystem for MortalFiles {
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
         self.0.step(LocalFileSystem::new().run(command, timeout)).await
     }
+
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>> {
+        self.0.step(LocalFileSystem::new().ask(socket, request, timeout)).await
+    }
 }
 
 #[derive(Debug)]

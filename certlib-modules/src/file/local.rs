@@ -7,9 +7,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certlib_core::secret::SecretBytes;
 use certlib_core::{Error, ErrorClass, Result, Secret, classify};
 
-use super::command;
+use super::{command, socket};
 use crate::files::{Attributes, CommandOutput, FileState, FileSystem, Found, Replaced};
 
 /// The file system of this machine, with the rights of this process. Blocking calls run on tokio's blocking threads.
@@ -106,6 +107,10 @@ impl FileSystem for LocalFileSystem {
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
         command::run(command, timeout).await
+    }
+
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>> {
+        socket::ask(socket, request, timeout).await
     }
 }
 

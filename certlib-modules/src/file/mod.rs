@@ -36,6 +36,7 @@
 
 mod command;
 mod local;
+mod socket;
 
 use certlib_core::module::{
     ApprovedPlan, Capabilities, DistributionModule, Facts, Journal, Plan, RollbackOutcome, Target, Validation,

@@ -6,7 +6,7 @@ use certlib_core::error::codes;
 use certlib_core::module::{ApprovedPlan, Facts, Journal, Verb};
 use certlib_core::secret::SecretBytes;
 use certlib_core::{CertificateBundle, Context, Effect, Error, Result};
-use futures::future::{join_all, try_join_all};
+use futures::future::{join_all, try_join, try_join_all};
 use uuid::Uuid;
 
 use super::filesystem::{FileSystem, Found, Replaced};
@@ -35,8 +35,8 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// As [`plan`](Delivery::plan), and `Validation` `plan_stale`, `foreign_change`, `wrong_machine`; `IoPermanent` `write_failed`,
-    /// `test_failed`, `command_failed`; `IoTransient` `command_timeout`, `command_no_status`, `cancelled`. After the
-    /// first rename the effect is [`Effect::Possible`].
+    /// `test_failed`, `command_failed`, `haproxy_refused`; `IoTransient` `command_timeout`, `command_no_status`,
+    /// `haproxy_busy`, `cancelled`. As [`FileSystem::ask`]. After the first rename the effect is [`Effect::Possible`].
     pub async fn execute(
         &self,
         cx: &Context,
@@ -48,10 +48,14 @@ impl Delivery<'_> {
         self.check()?;
         let entries = journal.entries().await?;
         let reload_recorded = entries.iter().any(|entry| matches!(entry, Undo::Reloading));
-        let swap = entries.into_iter().find_map(|entry| match entry {
-            Undo::Swap(swap) => Some(swap),
-            Undo::Reloading => None,
-        });
+        let (mut swap, mut commit) = (None, None);
+        for entry in entries {
+            match entry {
+                Undo::Swap(recorded) => swap = swap.or(Some(recorded)),
+                Undo::Committing(recorded) => commit = commit.or(Some(recorded)),
+                Undo::Reloading => {}
+            }
+        }
         let swapped = match swap {
             Some(swap) => self.resume(fs, bundle, &swap).await.map_err(possible)?,
             None => match self.begin(cx, fs, bundle, plan, journal).await? {
@@ -64,9 +68,11 @@ impl Delivery<'_> {
             journal.record("reload", &Undo::Reloading).await.map_err(possible)?;
         }
         self.reload(fs).await?;
+        self.commit(fs, bundle, commit.as_ref(), journal).await?;
         Ok(Facts::new()
             .with("changed", swapped.paths)
             .with("reloaded", self.settings.reload_command.is_some())
+            .with("haproxy", self.settings.haproxy.is_some())
             .with("resumed", swapped.resumed)
             .with("replaced_with_gap", swapped.gap)
             .with("owner_kept", !swapped.owner_lost))
@@ -83,13 +89,13 @@ impl Delivery<'_> {
     ) -> Result<Option<Swapped>> {
         cx.check_cancelled(OPERATION)?;
         let plan = plan.plan();
-        let items = self.survey(fs, bundle).await?;
-        if base(&items) != plan.base {
-            return Err(stale("the files on the target are not those that the plan saw; plan again"));
+        let (items, memory) = try_join(self.survey(fs, bundle), self.memory(fs)).await?;
+        if base(&items, memory.as_deref()) != plan.base {
+            return Err(stale("the target is not as the plan saw it; plan again"));
         }
         let changed: Vec<_> = items.iter().filter(|item| !item.keep).collect();
         if changed.is_empty() {
-            let reloads = plan.steps.iter().any(|step| step.verb == Verb::Reload);
+            let reloads = plan.steps.iter().any(|step| matches!(step.verb, Verb::Reload | Verb::Call));
             return Ok(reloads.then(Swapped::default));
         }
         cx.check_cancelled(OPERATION)?;

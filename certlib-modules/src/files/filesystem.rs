@@ -1,4 +1,4 @@
-//! What delivery needs of a machine: a few file operations and a shell.
+//! What delivery needs of a machine: a few file operations, a shell, and sockets of services.
 
 use std::fmt::{self, Debug};
 use std::time::Duration;
@@ -9,7 +9,10 @@ use certlib_core::secret::SecretBytes;
 
 use super::command::CommandOutput;
 
-/// The files and the shell of one machine.
+/// How much of a socket's answer is read, in bytes.
+pub const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// The files, the shell and the sockets of one machine.
 ///
 /// The operations are coarse, so that a remote implementation needs few round trips; delivery calls independent ones
 /// at the same time. Paths are absolute and [checked](super::Layout::check).
@@ -57,6 +60,14 @@ pub trait FileSystem: Debug + Send + Sync {
     /// # Errors
     /// Only when the command could not be started or the machine was lost; see [`CommandOutput`] for the rest.
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput>;
+
+    /// Sends `request` to the UNIX socket `socket` and reads the answer: until the other side ends it, which may be
+    /// before it has taken all of the request, or has said [`ANSWER_LIMIT`] bytes.
+    ///
+    /// # Errors
+    /// `IoPermanent`: `socket_missing`, `forwarding_refused` where the machine passes nothing on to sockets. `Network`:
+    /// `socket_refused` when nobody listens there, or for a reason that the machine does not tell; `socket_timeout`.
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>>;
 }
 
 /// What is at a path.

@@ -5,7 +5,7 @@
 //!
 //! - [`Delivery::plan`] looks at every path and says what would change.
 //! - [`Delivery::execute`] records the former files, writes the new ones beside them, renames them into place close
-//!   together, runs the test command, then the reload command. At every moment each path holds the old file or the new
+//!   together, runs the test command, then the reload command; a [`Haproxy`] is given the certificate over its socket. At every moment each path holds the old file or the new
 //!   one, whole. After a crash it goes on where it stopped; it never records its own files as the former ones.
 //! - [`Delivery::probe`] and [`Delivery::read_back`] prove that the new certificate is served, or at least in place.
 //! - [`Delivery::rollback`] puts the former files back, and refuses when somebody else changed them meanwhile.
@@ -14,6 +14,7 @@ mod apply;
 mod command;
 mod filesystem;
 pub(crate) mod formats;
+mod haproxy;
 mod layout;
 mod owner;
 mod path;
@@ -33,7 +34,8 @@ use certlib_core::{Error, Result};
 use serde::Deserialize;
 
 pub use self::command::{CommandOutput, Ended, OUTPUT_LIMIT, capture, quote};
-pub use self::filesystem::{Attributes, FileState, FileSystem, Found, Replaced};
+pub use self::filesystem::{ANSWER_LIMIT, Attributes, FileState, FileSystem, Found, Replaced};
+pub use self::haproxy::{Commit, Haproxy};
 pub use self::layout::{Format, Layout, Mode, Output, Paths};
 pub use self::pfx::{PfxOptions, PfxProfile};
 pub use self::undo::{Change, Former, New, Swap, Undo};
@@ -58,9 +60,11 @@ pub struct Settings {
     pub test_command: Option<String>,
     /// Makes the service read its files again, such as `systemctl reload nginx`.
     pub reload_command: Option<String>,
-    /// How long a command may take, in milliseconds. One that takes longer counts as failed and is stopped; a remote
+    /// How long a command, or an answer of HAProxy, may take, in milliseconds. A command that takes longer counts as failed and is stopped; a remote
     /// host may let it run on.
     pub command_timeout_ms: u64,
+    /// The HAProxy to which the certificate is given at once, after the reload command if there is one, too.
+    pub haproxy: Option<Haproxy>,
     /// Where the certificate must be served afterwards. Without any, validation reads the files back.
     pub endpoints: Vec<Endpoint>,
     /// How PKCS#12 files are made.
@@ -68,12 +72,13 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// No commands, no endpoints; 60 s for a command.
+    /// No commands, no HAProxy, no endpoints; 60 s for a command.
     fn default() -> Self {
         Self {
             test_command: None,
             reload_command: None,
             command_timeout_ms: 60_000,
+            haproxy: None,
             endpoints: Vec::new(),
             pfx: PfxOptions::default(),
         }
@@ -121,7 +126,7 @@ impl<'a> Delivery<'a> {
     ///
     /// # Errors
     /// `Validation`: as [`Layout::check`]; `pfx_password_missing`, `command_invalid`, `timeout_invalid`,
-    /// `endpoint_invalid`.
+    /// `endpoint_invalid`, `haproxy_needs_combined`, `haproxy_name_invalid`.
     pub fn check(&self) -> Result<()> {
         self.layout.check()?;
         if self.layout.paths.pfx.is_some() && self.pfx_password.is_none() {
@@ -146,6 +151,7 @@ impl<'a> Delivery<'a> {
             )
             .with("field", "command_timeout_ms"));
         }
+        self.check_haproxy()?;
         settings.endpoints.iter().try_for_each(Endpoint::check)
     }
 

@@ -37,6 +37,7 @@ mod hostkey;
 mod hosts;
 mod parked;
 mod sftp;
+mod socket;
 
 use certlib_core::module::{
     ApprovedPlan, Capabilities, DistributionModule, Facts, Journal, Plan, RollbackOutcome, Target, Validation,

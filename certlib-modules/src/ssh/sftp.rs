@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certlib_core::secret::SecretBytes;
 use certlib_core::{Error, ErrorClass, Result, Secret};
 use futures::future::join_all;
 use futures::join;
@@ -15,7 +16,7 @@ use russh_sftp::protocol::{Data, FileAttributes, OpenFlags, Packet, StatusCode};
 use tokio::time::timeout;
 
 use super::connect::{Connection, failed};
-use super::exec;
+use super::{exec, socket};
 use crate::files::{Attributes, CommandOutput, Ended, FileState, FileSystem, Found, Replaced, quote};
 
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
@@ -338,6 +339,17 @@ impl FileSystem for RemoteFileSystem {
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
         exec::run(&self.connection, command, timeout).await
+    }
+
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>> {
+        match socket::ask(&self.connection, socket, request, timeout).await {
+            // Why is not told, but this much can be seen.
+            Err(error) if error.code() == socket::REFUSED && matches!(self.lstat(socket).await, Ok(None)) => {
+                Err(Error::permanent(socket::OPERATION, "socket_missing", "there is no such socket")
+                    .with("socket", socket.escape_debug()))
+            }
+            answer => answer,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod file;
+mod haproxy;
 #[path = "../webhook/receiver.rs"]
 #[allow(dead_code)]
 mod receiver;

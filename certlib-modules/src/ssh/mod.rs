@@ -38,6 +38,7 @@ mod hosts;
 mod parked;
 mod sftp;
 mod socket;
+mod sudo;
 
 use certlib_core::module::{
     ApprovedPlan, Capabilities, DistributionModule, Facts, Journal, Plan, RollbackOutcome, Target, Validation,
@@ -50,7 +51,8 @@ pub use self::hostkey::HostKey;
 use self::hosts::{Hosts, PER_HOST};
 use self::parked::{Key, Parked};
 use self::sftp::RemoteFileSystem;
-use crate::files::{Delivery, Undo};
+use self::sudo::Elevated;
+use crate::files::{Delivery, FileSystem, Undo};
 
 /// Delivers to files of a host that is reached by SSH.
 #[derive(Debug, Clone)]
@@ -96,6 +98,28 @@ impl SshModule {
     }
 }
 
+/// Whose rights a host's files are used with.
+enum Rights<'a> {
+    Login(&'a RemoteFileSystem),
+    Root(Elevated<'a>),
+}
+
+impl<'a> Rights<'a> {
+    fn of(target: Target<'_, SshModule>, connection: &'a RemoteFileSystem) -> Self {
+        match target.config.sudo {
+            true => Self::Root(Elevated::new(connection, target.config.request_timeout)),
+            false => Self::Login(connection),
+        }
+    }
+
+    fn files(&self) -> &dyn FileSystem {
+        match self {
+            Self::Login(connection) => *connection,
+            Self::Root(elevated) => elevated,
+        }
+    }
+}
+
 fn key(target: Target<'_, SshModule>) -> Key {
     Key::of(target.location, target.config, target.credentials)
 }
@@ -130,7 +154,7 @@ impl DistributionModule for SshModule {
         self.check(target)?;
         let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
-        let plan = delivery(target).plan(cx, &connection, bundle).await;
+        let plan = delivery(target).plan(cx, Rights::of(target, &connection).files(), bundle).await;
         let changes = plan.as_ref().is_ok_and(Plan::changes_anything);
         self.leave(target, connection, changes).await;
         plan
@@ -152,7 +176,7 @@ impl DistributionModule for SshModule {
             Err(error) if undo.entries().await.is_ok_and(|entries| entries.is_empty()) => return Err(error),
             Err(error) => return Err(error.with_effect(Effect::Possible)),
         };
-        let facts = delivery(target).execute(cx, &connection, bundle, plan, undo).await;
+        let facts = delivery(target).execute(cx, Rights::of(target, &connection).files(), bundle, plan, undo).await;
         // Without endpoints validation reads the files back; after a failure they are rolled back.
         let more_to_come = facts.is_err() || target.config.settings.endpoints.is_empty();
         self.leave(target, connection, more_to_come).await;
@@ -166,7 +190,7 @@ impl DistributionModule for SshModule {
         }
         let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
-        let validation = delivery.read_back(&connection, bundle).await;
+        let validation = delivery.read_back(Rights::of(target, &connection).files(), bundle).await;
         self.leave(target, connection, false).await;
         validation
     }
@@ -178,7 +202,7 @@ impl DistributionModule for SshModule {
         }
         let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
-        let outcome = delivery(target).rollback(cx, &connection, &undo).await;
+        let outcome = delivery(target).rollback(cx, Rights::of(target, &connection).files(), &undo).await;
         self.leave(target, connection, false).await;
         outcome
     }

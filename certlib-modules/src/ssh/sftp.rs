@@ -88,6 +88,11 @@ impl RemoteFileSystem {
         })
     }
 
+    /// What it runs on.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Whether the connection still carries an answer back.
     pub(super) async fn is_alive(&self, limit: Duration) -> bool {
         matches!(timeout(limit, self.sftp.realpath(".")).await, Ok(Ok(_)))

@@ -11,6 +11,7 @@ mod haproxy;
 mod receiver;
 mod ssh_openssh;
 mod ssh_simhost;
+mod ssh_sudo;
 mod webhook;
 
 use std::fs;

@@ -310,11 +310,17 @@ async fn memory_that_is_behind_the_file_is_brought_up() {
     let journal = journal();
     let plan = subject.plan(&bundle).await.unwrap();
     assert!(plan.changes_anything());
-    subject.execute(&bundle, plan, &journal).await.unwrap();
+    subject.execute(&bundle, plan.clone(), &journal).await.unwrap();
     assert_eq!(machine.serves().await, new.fingerprint);
     assert!(served(&subject.validate(&bundle).await.unwrap()));
     assert_eq!(journal.steps(), ["commit"]);
+    // Again, as after a crash.
+    subject.execute(&bundle, plan.clone(), &journal).await.unwrap();
+    assert_eq!(machine.serves().await, new.fingerprint);
     assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::NothingToDo);
+    machine.files.write(&machine.old).unwrap();
+    assert_eq!(subject.execute(&bundle, plan, &journal).await.unwrap_err().code(), "plan_stale");
+    assert!(machine.holds(&machine.old));
 }
 
 /// Somebody gives HAProxy a certificate over its socket: nothing of that is overwritten.

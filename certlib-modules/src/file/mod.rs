@@ -35,6 +35,7 @@
 //! ```
 
 mod command;
+mod label;
 mod local;
 mod socket;
 

@@ -9,7 +9,7 @@ use certlib_core::{CertificateBundle, Context, Effect, Error, Result};
 use futures::future::{join_all, try_join, try_join_all};
 use uuid::Uuid;
 
-use super::filesystem::{FileSystem, Found, Replaced};
+use super::filesystem::{FileSystem, Found};
 use super::survey::base;
 use super::undo::{Change, Is, Swap, Undo};
 use super::{Delivery, FILE_LIMIT, formats, path, sha256};
@@ -26,6 +26,7 @@ struct Swapped {
     resumed: bool,
     gap: bool,
     owner_lost: bool,
+    label_lost: bool,
 }
 
 impl Delivery<'_> {
@@ -56,9 +57,10 @@ impl Delivery<'_> {
                 Undo::Reloading => {}
             }
         }
-        let swapped = match swap {
-            Some(swap) => self.resume(fs, bundle, &swap).await.map_err(possible)?,
-            None => match self.begin(cx, fs, bundle, plan, journal).await? {
+        let swapped = match (swap, &commit) {
+            (Some(swap), _) => self.resume(fs, bundle, &swap).await.map_err(possible)?,
+            (None, Some(_)) => self.resume_commit(fs, bundle).await.map_err(possible)?,
+            (None, None) => match self.begin(cx, fs, bundle, plan, journal).await? {
                 Some(swapped) => swapped,
                 None => return Ok(Facts::new().with("changed", Vec::<String>::new()).with("reloaded", false)),
             },
@@ -75,7 +77,8 @@ impl Delivery<'_> {
             .with("haproxy", self.settings.haproxy.is_some())
             .with("resumed", swapped.resumed)
             .with("replaced_with_gap", swapped.gap)
-            .with("owner_kept", !swapped.owner_lost))
+            .with("owner_kept", !swapped.owner_lost)
+            .with("label_kept", !swapped.label_lost))
     }
 
     /// A first attempt. `None` when there is nothing to do at all.
@@ -140,6 +143,15 @@ impl Delivery<'_> {
         Ok(Swapped { paths, resumed: true, ..swapped })
     }
 
+    /// Another attempt, after one that found every file as it should be and was about to tell HAProxy.
+    async fn resume_commit(&self, fs: &dyn FileSystem, bundle: &CertificateBundle) -> Result<Swapped> {
+        let items = self.survey(fs, bundle).await?;
+        if items.iter().any(|item| !item.keep) {
+            return Err(stale("the files on the target are not those that an interrupted attempt saw; plan again"));
+        }
+        Ok(Swapped { resumed: true, ..Swapped::default() })
+    }
+
     /// What was going to be written to this file.
     fn recorded_content(&self, change: &Change, bundle: &CertificateBundle) -> Result<SecretBytes> {
         if let Some(content) = &change.after.content {
@@ -169,7 +181,8 @@ impl Delivery<'_> {
         }
         for (change, _) in work {
             let replaced = fs.replace(&change.temporary(&swap.nonce), &change.real).await.map_err(possible)?;
-            swapped.gap |= replaced == Replaced::WithGap;
+            swapped.gap |= replaced.gap;
+            swapped.label_lost |= replaced.label_lost;
             swapped.paths.push(change.path.clone());
         }
         sync(fs, work.iter().map(|(change, _)| change.real.as_str())).await.map_err(possible)?;

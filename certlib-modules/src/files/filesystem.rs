@@ -46,7 +46,8 @@ pub trait FileSystem: Debug + Send + Sync {
     /// everything durable where that is possible. Answers whether the owner is the one asked for.
     async fn stage(&self, path: &str, content: &[u8], attributes: &Attributes) -> Result<bool>;
 
-    /// Puts the file `from` in the place of `to`, which may exist, in one step where that is possible.
+    /// Puts the file `from` in the place of `to`, which may exist, in one step where that is possible. Where SELinux is
+    /// enabled, it takes the label of the file in whose place it comes, or the one that the policy has for that place.
     async fn replace(&self, from: &str, to: &str) -> Result<Replaced>;
 
     /// Removes the file `path`; succeeds when it does not exist.
@@ -131,9 +132,29 @@ impl Attributes {
 
 /// How a file took the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replaced {
-    /// In one step: readers saw the old file or the new one.
-    Atomically,
-    /// The old file was removed first: for a moment there was none.
-    WithGap,
+#[non_exhaustive]
+pub struct Replaced {
+    /// The old file was removed first: for a moment there was none. Otherwise readers saw the old file or the new one.
+    pub gap: bool,
+    /// The SELinux label of the place could not be given to the new file.
+    pub label_lost: bool,
+}
+
+impl Replaced {
+    /// In one step.
+    pub fn atomically() -> Self {
+        Self { gap: false, label_lost: false }
+    }
+
+    /// Not in one step.
+    pub fn with_gap() -> Self {
+        Self { gap: true, label_lost: false }
+    }
+
+    /// Sets whether the label is the one that belongs there.
+    #[must_use]
+    pub fn with_label(mut self, kept: bool) -> Self {
+        self.label_lost = !kept;
+        self
+    }
 }

@@ -5,8 +5,9 @@
 //!
 //! - [`Delivery::plan`] looks at every path and says what would change.
 //! - [`Delivery::execute`] records the former files, writes the new ones beside them, renames them into place close
-//!   together, runs the test command, then the reload command; a [`Haproxy`] is given the certificate over its socket. At every moment each path holds the old file or the new
-//!   one, whole. After a crash it goes on where it stopped; it never records its own files as the former ones.
+//!   together, runs the test command, then the reload command, gives the certificate to a [`Haproxy`], and asks at last
+//!   whether the service is well. At every moment each path holds the old file or the new one, whole. After a crash it goes on
+//!   where it stopped; it never records its own files as the former ones.
 //! - [`Delivery::probe`] and [`Delivery::read_back`] prove that the new certificate is served, or at least in place.
 //! - [`Delivery::rollback`] puts the former files back, and refuses when somebody else changed them meanwhile.
 
@@ -60,8 +61,8 @@ pub struct Settings {
     pub test_command: Option<String>,
     /// Makes the service read its files again, such as `systemctl reload nginx`.
     pub reload_command: Option<String>,
-    /// How long a command, or an answer of HAProxy, may take, in milliseconds. A command that takes longer counts as failed and is stopped; a remote
-    /// host may let it run on.
+    /// How long a command, or an answer of HAProxy, may take, in milliseconds. A command that takes longer counts as
+    /// failed and is stopped; a remote host may let it run on.
     pub command_timeout_ms: u64,
     /// The HAProxy to which the certificate is given at once, after the reload command if there is one, too.
     pub haproxy: Option<Haproxy>,

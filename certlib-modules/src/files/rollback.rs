@@ -22,7 +22,8 @@ impl Delivery<'_> {
     /// # Errors
     /// `Network` when the machine is lost; `IoPermanent` `permission_denied`, `write_failed`; after the files are back,
     /// as the commands (`test_failed`, `command_failed`, `command_timeout`, `command_no_status`) and HAProxy
-    /// (`haproxy_refused`, `haproxy_busy`, as [`FileSystem::ask`]), unless all endpoints serve the former certificate all the same.
+    /// (`haproxy_refused`, `haproxy_busy`, as [`FileSystem::ask`]), unless all endpoints serve the
+    /// former certificate all the same.
     pub async fn rollback(&self, cx: &Context, fs: &dyn FileSystem, undo: &[Undo]) -> Result<RollbackOutcome> {
         let reloaded = undo.iter().any(|entry| matches!(entry, Undo::Reloading));
         let swap = undo.iter().find_map(|entry| match entry {

@@ -55,8 +55,17 @@ sync -- "$1" 2>/dev/null
 echo "$owner"
 "#;
 
-/// `FROM TO`
-const REPLACE: &str = r#"mv -f -- "$1" "$2" || exit 66"#;
+/// `FROM TO`: whether the file has the label that belongs there, where SELinux is enabled.
+const REPLACE: &str = r#"
+label=kept
+selinux=no
+if [ -e /sys/fs/selinux/enforce ] || selinuxenabled 2>/dev/null; then selinux=yes; fi
+[ -e "$2" ]; is_new=$?
+if [ $selinux$is_new = yes0 ]; then chcon --reference="$2" -- "$1" 2>/dev/null || label=lost; fi
+mv -f -- "$1" "$2" || exit 66
+if [ $selinux$is_new = yes1 ]; then restorecon -- "$2" 2>/dev/null || label=lost; fi
+echo $label
+"#;
 
 /// `PATH`
 const REMOVE: &str = r#"rm -f -- "$1" || exit 66"#;
@@ -165,7 +174,11 @@ impl FileSystem for Elevated<'_> {
 
     async fn replace(&self, from: &str, to: &str) -> Result<Replaced> {
         let moved = self.about(to, REPLACE, &[from, to], Stream::default()).await;
-        moved.map(|_| Replaced::Atomically).map_err(|error| error.with_effect(Effect::Possible))
+        let kept = moved.map_err(|error| error.with_effect(Effect::Possible))?.trim_ascii() == b"kept";
+        if !kept {
+            tracing::warn!(path = to, "the SELinux label of a file could not be kept");
+        }
+        Ok(Replaced::atomically().with_label(kept))
     }
 
     async fn remove(&self, path: &str) -> Result<()> {
@@ -226,7 +239,7 @@ fn free(table: &str) -> Option<u64> {
 mod tests {
     use std::fs;
     use std::io::Write as _;
-    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::Path;
     use std::process::{Command, Output, Stdio};
 
@@ -299,6 +312,40 @@ mod tests {
             assert_eq!(status(&run(REMOVE, &[text(&at("old"))], b"")), 0);
         }
         assert!(!at("old").exists());
+    }
+
+    /// As on a host with SELinux, as far as commands can tell: `chcon` and `restorecon` write down what they are given.
+    #[test]
+    fn labels_are_kept_where_there_are_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (log, new, old) = (at("log"), at("new"), at("old"));
+        fs::create_dir(at("bin")).unwrap();
+        let put = |name: &str, script: &str| {
+            fs::write(at("bin").join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(at("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let path = format!("PATH='{}:/usr/bin:/bin'", text(&at("bin")));
+        let replace = || {
+            fs::write(&new, "new").unwrap();
+            let output = run(&format!("{path}{REPLACE}"), &[text(&new), text(&old)], b"");
+            assert_eq!(fs::read(&old).unwrap(), b"new");
+            let commands = fs::read_to_string(&log).unwrap_or_default();
+            let _ = fs::remove_file(&log);
+            (String::from_utf8(output.stdout).unwrap(), commands)
+        };
+        put("selinuxenabled", "exit 1");
+        for name in ["chcon", "restorecon"] {
+            put(name, &format!("echo {name} \"$@\" >>'{}'", text(&log)));
+        }
+        assert_eq!(replace(), ("kept\n".into(), String::new()), "SELinux is off");
+        put("selinuxenabled", "exit 0");
+        let copied = format!("chcon --reference={} -- {}\n", text(&old), text(&new));
+        assert_eq!(replace(), ("kept\n".into(), copied));
+        fs::remove_file(&old).unwrap();
+        assert_eq!(replace(), ("kept\n".into(), format!("restorecon -- {}\n", text(&old))));
+        put("chcon", "exit 1");
+        assert_eq!(replace(), ("lost\n".into(), String::new()), "delivered all the same");
     }
 
     #[test]

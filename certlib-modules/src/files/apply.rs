@@ -36,7 +36,7 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// As [`plan`](Delivery::plan), and `Validation` `plan_stale`, `foreign_change`, `wrong_machine`; `IoPermanent` `write_failed`,
-    /// `test_failed`, `command_failed`, `haproxy_refused`; `IoTransient` `command_timeout`, `command_no_status`,
+    /// `test_failed`, `command_failed`, `haproxy_refused`, `check_failed`; `IoTransient` `command_timeout`, `command_no_status`,
     /// `haproxy_busy`, `cancelled`. As [`FileSystem::ask`]. After the first rename the effect is [`Effect::Possible`].
     pub async fn execute(
         &self,
@@ -71,6 +71,7 @@ impl Delivery<'_> {
         }
         self.reload(fs).await?;
         self.commit(fs, bundle, commit.as_ref(), journal).await?;
+        self.check_reloaded(fs).await?;
         Ok(Facts::new()
             .with("changed", swapped.paths)
             .with("reloaded", self.settings.reload_command.is_some())
@@ -210,6 +211,13 @@ impl Delivery<'_> {
         let Some(command) = &self.settings.reload_command else { return Ok(()) };
         let output = fs.run(command, self.command_timeout()).await.map_err(possible)?;
         output.require_success("files.reload", "command_failed", command)
+    }
+
+    /// Asks whether the service is well.
+    pub(super) async fn check_reloaded(&self, fs: &dyn FileSystem) -> Result<()> {
+        let Some(command) = &self.settings.after_reload_check else { return Ok(()) };
+        let output = fs.run(command, self.command_timeout()).await.map_err(possible)?;
+        output.require_success("files.check", "check_failed", command)
     }
 }
 

@@ -61,6 +61,9 @@ pub struct Settings {
     pub test_command: Option<String>,
     /// Makes the service read its files again, such as `systemctl reload nginx`.
     pub reload_command: Option<String>,
+    /// Asks the service whether it is well, such as `systemctl is-active nginx`; run last, after a rollback, too. A
+    /// delivery whose check fails has failed, and is taken back.
+    pub after_reload_check: Option<String>,
     /// How long a command, or an answer of HAProxy, may take, in milliseconds. A command that takes longer counts as
     /// failed and is stopped; a remote host may let it run on.
     pub command_timeout_ms: u64,
@@ -78,6 +81,7 @@ impl Default for Settings {
         Self {
             test_command: None,
             reload_command: None,
+            after_reload_check: None,
             command_timeout_ms: 60_000,
             haproxy: None,
             endpoints: Vec::new(),
@@ -138,7 +142,11 @@ impl<'a> Delivery<'a> {
             ));
         }
         let settings = self.settings;
-        let commands = [("test_command", &settings.test_command), ("reload_command", &settings.reload_command)];
+        let commands = [
+            ("test_command", &settings.test_command),
+            ("reload_command", &settings.reload_command),
+            ("after_reload_check", &settings.after_reload_check),
+        ];
         for (field, command) in commands {
             if let Some(command) = command {
                 command::check(command).map_err(|error| error.with("field", field))?;

@@ -33,6 +33,7 @@ impl Delivery<'_> {
             steps.extend(settings.test_command.as_ref().map(|command| Step::new(Verb::Test, command)));
             steps.extend(settings.reload_command.as_ref().map(|command| Step::new(Verb::Reload, command)));
             steps.extend(memory.as_ref().and_then(|memory| self.haproxy_step(memory, bundle)));
+            steps.extend(settings.after_reload_check.as_ref().map(|command| Step::new(Verb::Test, command)));
         }
         Ok(Plan::new(self.module, self.target, base(&items, memory.as_deref()), steps))
     }

@@ -21,7 +21,7 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// `Network` when the machine is lost; `IoPermanent` `permission_denied`, `write_failed`; after the files are back,
-    /// as the commands (`test_failed`, `command_failed`, `command_timeout`, `command_no_status`) and HAProxy
+    /// as the commands (`test_failed`, `command_failed`, `check_failed`, `command_timeout`, `command_no_status`) and HAProxy
     /// (`haproxy_refused`, `haproxy_busy`, as [`FileSystem::ask`]), unless all endpoints serve the
     /// former certificate all the same.
     pub async fn rollback(&self, cx: &Context, fs: &dyn FileSystem, undo: &[Undo]) -> Result<RollbackOutcome> {
@@ -85,7 +85,10 @@ impl Delivery<'_> {
         if reloaded {
             self.reload(fs).await?;
         }
-        if committed { self.serve_former(fs, swap).await } else { Ok(()) }
+        if committed {
+            self.serve_former(fs, swap).await?;
+        }
+        self.check_reloaded(fs).await
     }
 
     /// Whether every endpoint serves the former certificate: then it does not matter that a command failed, as one does

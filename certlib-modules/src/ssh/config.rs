@@ -36,7 +36,8 @@ pub struct SshConfig {
     pub dial_timeout: Duration,
     /// How long the SSH handshake and the login may take each (`handshake_timeout_ms`, 20 s).
     pub handshake_timeout: Duration,
-    /// How long the answer to one SFTP request, or one operation by `sudo`, may take (`request_timeout_ms`, 30 s), rounded up to seconds.
+    /// How long the answer to one SFTP request, or one operation by `sudo`, may take (`request_timeout_ms`,
+    /// 30 s); that of a request is rounded up to seconds.
     pub request_timeout: Duration,
     /// How often a silent connection is asked for a sign of life (`keepalive_ms`, 15 s); lost after three without.
     pub keepalive: Duration,

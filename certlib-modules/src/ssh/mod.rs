@@ -26,8 +26,40 @@
 //!     Some(Secret::new(r#"{"user": "deploy", "password": "..."}"#.to_owned())),
 //! );
 //! ErasedModule::check(&SshModule::new(), &target)?;
+//!
+//! // A login without rights of its own, and a HAProxy that need not be reloaded.
+//! let target = TargetSpec::new(
+//!     "t-2",
+//!     "web-02",
+//!     json!({
+//!         "host_key": {"fingerprint": "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"},
+//!         "sudo": true,
+//!         "haproxy": {"socket": "/run/haproxy/admin.sock"},
+//!         "after_reload_check": "systemctl is-active haproxy",
+//!         "endpoints": [{"host": "web-02.example.com"}],
+//!     }),
+//!     json!({"host": "web-02.example.com", "paths": {"combined": "/etc/haproxy/site.pem"}}),
+//!     Some(Secret::new(r#"{"user": "deploy", "password": "..."}"#.to_owned())),
+//! );
+//! ErasedModule::check(&SshModule::new(), &target)?;
 //! # Ok::<(), certlib_core::Error>(())
 //! ```
+//!
+//! # Rights on the host
+//! - Without `sudo`, the login needs to write into the directories of the files, and to read what is there. To give files
+//!   to others, it has to be root.
+//! - With `sudo`, files are looked at, written and renamed, and the commands run, as root. That takes a rule such as
+//!   `deploy ALL=(root) NOPASSWD: /bin/sh`, and no `requiretty`. A password is never asked for: `sudo_refused`.
+//!   Whoever can write any file as root is root, so a narrower rule would protect nothing. Each operation is one
+//!   `sudo -n -- /bin/sh -c` with a constant script and the paths as its arguments; contents go through standard input and
+//!   output, so that neither the list of processes nor the log of `sudo` shows a key. The host needs GNU or BusyBox tools.
+//! - A [`Haproxy`](crate::files::Haproxy) is reached through the connection itself (`direct-streamlocal@openssh.com`), always
+//!   with the rights of the login: no program is needed on the host, and `sudo` does not help. OpenSSH allows it unless
+//!   `AllowStreamLocalForwarding`, `DisableForwarding` or an option of the login's key says no; it answers alike for that and
+//!   for a socket that the login may not use: `socket_refused`.
+//! - Where SELinux is enabled, a new file gets the label of the one in whose place it comes (`chcon`), or the one that the
+//!   policy has for that place (`restorecon`). Where that is not permitted it is delivered all the same, and the fact
+//!   `label_kept` is false. A login that is locked into a directory does not see whether SELinux is enabled.
 
 mod auth;
 mod config;

@@ -133,6 +133,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Apt(&["openssh-server", "openssh-client"]),
     },
     Counterpart {
+        name: "sudo",
+        programs: &[program("sudo", "CERTLIB_SUDO", &["sudo"])],
+        recipe: Recipe::Apt(&["sudo"]),
+    },
+    Counterpart {
         name: "nginx",
         programs: &[program("nginx", "CERTLIB_NGINX", &["nginx"])],
         recipe: Recipe::Apt(&["nginx"]),

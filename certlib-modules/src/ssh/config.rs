@@ -36,10 +36,13 @@ pub struct SshConfig {
     pub dial_timeout: Duration,
     /// How long the SSH handshake and the login may take each (`handshake_timeout_ms`, 20 s).
     pub handshake_timeout: Duration,
-    /// How long the answer to one SFTP request may take (`request_timeout_ms`, 30 s), rounded up to seconds.
+    /// How long the answer to one SFTP request, or one operation by `sudo`, may take (`request_timeout_ms`,
+    /// 30 s); that of a request is rounded up to seconds.
     pub request_timeout: Duration,
     /// How often a silent connection is asked for a sign of life (`keepalive_ms`, 15 s); lost after three without.
     pub keepalive: Duration,
+    /// Whether files are read and written, and commands run, as root by way of `sudo -n` (`sudo`, false).
+    pub sudo: bool,
     /// Commands, endpoints and formats.
     pub settings: Settings,
 }
@@ -152,9 +155,11 @@ impl<'de> Deserialize<'de> for SshConfig {
             handshake_timeout_ms: Option<u64>,
             request_timeout_ms: Option<u64>,
             keepalive_ms: Option<u64>,
+            #[serde(default)]
+            sudo: bool,
         }
-        const OWN: [&str; 5] =
-            ["host_key", "dial_timeout_ms", "handshake_timeout_ms", "request_timeout_ms", "keepalive_ms"];
+        const OWN: [&str; 6] =
+            ["host_key", "dial_timeout_ms", "handshake_timeout_ms", "request_timeout_ms", "keepalive_ms", "sudo"];
         let map = Map::<String, Value>::deserialize(deserializer)?;
         let (own, settings): (Own, Settings) = split(map, &OWN).map_err(de::Error::custom)?;
         let duration = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
@@ -164,6 +169,7 @@ impl<'de> Deserialize<'de> for SshConfig {
             handshake_timeout: duration(own.handshake_timeout_ms, 20_000),
             request_timeout: duration(own.request_timeout_ms, 30_000),
             keepalive: duration(own.keepalive_ms, 15_000),
+            sudo: own.sudo,
             settings,
         })
     }

@@ -23,6 +23,7 @@ mod postgres;
 mod slapd;
 mod softhsm;
 mod sshd;
+mod sudo;
 mod web_server;
 
 use std::{
@@ -52,6 +53,7 @@ pub use self::{
     slapd::Slapd,
     softhsm::SoftHsm,
     sshd::{KeyType, Sshd, SshdBuilder},
+    sudo::SudoUser,
     web_server::WebServer,
 };
 use crate::{Error, Result};

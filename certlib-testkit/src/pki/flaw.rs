@@ -1,49 +1,66 @@
-//! Certificates that an authority should not have issued.
+//! Certificates that are not what was asked for.
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{KeyPair, PublicKeyData as _};
 use time::Duration;
 
 use super::{Signed, Terms, TestCa};
 use crate::Result;
 
-/// What is wrong with a certificate that a simulated authority issues, besides being what nobody asked for.
+/// How a certificate differs from what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// It is for a key that is not the request's.
+    /// It has another key than the request.
     OtherKey,
-    /// It names `other.invalid` and none of the names that were asked for.
+    /// It is for `other.example.net`.
     OtherNames,
-    /// It was valid for a day, which ended a day before it was issued.
+    /// It was valid until an hour before it should have begun to be.
     Expired,
+    /// Another authority of the same name signed it, so that the chain that comes along does not lead to it.
+    OtherIssuer,
+}
+
+/// What a certificate is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject<'a> {
+    /// A request, PEM or DER.
+    Request(&'a [u8]),
+    /// A public key, DER.
+    Key(&'a [u8]),
 }
 
 impl TestCa {
-    /// [Signs](TestCa::sign) a request, and gets one thing wrong if there is a flaw.
-    ///
-    /// # Errors
-    /// As [`TestCa::sign`].
-    pub(crate) fn sign_flawed(&self, request: &[u8], terms: &Terms, flaw: Option<Flaw>) -> Result<Signed> {
+    /// Signs as [`TestCa::sign`] and [`TestCa::sign_key`] do, but not quite, if there is a flaw.
+    pub(crate) fn sign_with(&self, subject: Subject<'_>, terms: &Terms, flaw: Option<Flaw>) -> Result<Signed> {
+        const OTHER: &str = "other.example.net";
+
         let mut terms = terms.clone();
         match flaw {
-            None => {}
+            None => self.sign_subject(subject, &terms),
             Some(Flaw::OtherKey) => {
-                // The terms decide about names; the request then only brings the key.
-                let other = CertificateParams::default().serialize_request(&KeyPair::generate()?)?;
-                return self.sign(other.der(), &terms);
+                let other = KeyPair::generate()?.subject_public_key_info();
+                self.sign_subject(Subject::Key(&other), &terms)
             }
             Some(Flaw::OtherNames) => {
-                let other = "other.invalid".to_owned();
-                terms.names = Some(vec![other.clone()]);
-                terms.common_name = Some(other);
+                terms.common_name = Some(OTHER.to_owned());
+                terms.names = Some(vec![OTHER.to_owned()]);
+                self.sign_subject(subject, &terms)
             }
             Some(Flaw::Expired) => {
-                let issued = terms.not_before.unwrap_or_else(time::OffsetDateTime::now_utc);
-                terms.not_before = Some(issued - Duration::days(2));
-                terms.not_after = Some(issued - Duration::days(1));
+                let meant = terms.not_before.unwrap_or_else(time::OffsetDateTime::now_utc);
+                terms.not_before = Some(meant - Duration::days(90));
+                terms.not_after = Some(meant - Duration::hours(1));
+                self.sign_subject(subject, &terms)
             }
+            Some(Flaw::OtherIssuer) => TestCa::new(&self.common_name)?.sign_subject(subject, &terms),
         }
-        self.sign(request, &terms)
+    }
+
+    fn sign_subject(&self, subject: Subject<'_>, terms: &Terms) -> Result<Signed> {
+        match subject {
+            Subject::Request(request) => self.sign(request, terms),
+            Subject::Key(key) => self.sign_key(key, terms),
+        }
     }
 }
 
@@ -53,6 +70,7 @@ mod tests {
 
     use super::*;
     use crate::pki::Asked;
+    use rcgen::CertificateParams;
 
     #[test]
     fn each_flaw_is_the_only_one() {
@@ -73,7 +91,7 @@ mod tests {
             (Some(Flaw::OtherNames), (true, false, true)),
             (Some(Flaw::Expired), (true, true, false)),
         ] {
-            let signed = ca.sign_flawed(request.as_bytes(), &terms, flaw).unwrap();
+            let signed = ca.sign_with(Subject::Request(request.as_bytes()), &terms, flaw).unwrap();
             let (_, read) = X509Certificate::from_der(&signed.certificate_der).unwrap();
             let names = signed.certificate_der.windows(9).any(|part| part == b"a.example");
             assert_eq!((read.public_key().raw == key, names, read.validity().is_valid()), expected, "{flaw:?}");

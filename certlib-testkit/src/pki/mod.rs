@@ -2,6 +2,7 @@
 
 mod asked;
 mod flaw;
+mod request;
 mod sign;
 
 use std::fmt;
@@ -9,11 +10,15 @@ use std::fmt;
 use aws_lc_rs::digest;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use time::{Duration, OffsetDateTime};
 
-pub(crate) use self::asked::Asked;
+pub(crate) use self::{
+    asked::Asked,
+    flaw::Subject,
+    request::{CertificateRequest, KeyInfo},
+};
 pub use self::{
     flaw::Flaw,
     sign::{Signed, Terms},
@@ -26,6 +31,7 @@ const VALIDITY_DAYS: i64 = 30;
 /// A certificate authority in memory, that issues server certificates.
 #[derive(Debug)]
 pub struct TestCa {
+    common_name: String,
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
 }
@@ -54,7 +60,7 @@ impl TestCa {
         let key = KeyPair::generate()?;
         let params = authority(common_name, &key)?;
         let certificate_pem = params.self_signed(&key)?.pem();
-        Ok(TestCa { issuer: Issuer::new(params, key), certificate_pem })
+        Ok(TestCa { common_name: common_name.to_owned(), issuer: Issuer::new(params, key), certificate_pem })
     }
 
     /// Makes an authority below this one.
@@ -67,7 +73,12 @@ impl TestCa {
         let mut params = authority(common_name, &key)?;
         params.use_authority_key_identifier_extension = true;
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(TestCa { issuer: Issuer::new(params, key), certificate_pem })
+        Ok(TestCa { common_name: common_name.to_owned(), issuer: Issuer::new(params, key), certificate_pem })
+    }
+
+    /// The authority's common name.
+    pub(crate) fn common_name(&self) -> &str {
+        &self.common_name
     }
 
     /// The authority's own certificate, PEM.
@@ -99,6 +110,29 @@ impl TestCa {
             issuer_pem: self.certificate_pem.clone(),
             key_pem: key.serialize_pem(),
             fingerprint: fingerprint(certificate.der()),
+        })
+    }
+}
+
+impl TestCa {
+    /// Issues a client certificate with a new P-256 key for a common name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`](crate::Error::Crypto) when the key or the certificate cannot be made.
+    pub fn issue_client(&self, common_name: &str) -> Result<Issued> {
+        let key = KeyPair::generate()?;
+        let terms = Terms {
+            common_name: Some(common_name.to_owned()),
+            purposes: vec![ExtendedKeyUsagePurpose::ClientAuth],
+            ..Terms::default()
+        };
+        let signed = self.sign_key(&key.subject_public_key_info(), &terms)?;
+        Ok(Issued {
+            certificate_pem: signed.certificate_pem,
+            issuer_pem: self.certificate_pem.clone(),
+            key_pem: key.serialize_pem(),
+            fingerprint: signed.fingerprint,
         })
     }
 }

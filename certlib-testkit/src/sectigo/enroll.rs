@@ -10,7 +10,7 @@ use super::{
     profile::Profile,
     state::State,
 };
-use crate::pki::{Asked, Terms};
+use crate::pki::{Asked, Subject, Terms};
 
 /// The longest request, in characters.
 const REQUEST_LIMIT: usize = 32_767;
@@ -191,7 +191,7 @@ impl State {
             not_after: Some(expires),
             ..Terms::default()
         };
-        match self.authority.issuing.sign_flawed(&entry.asked.der, &terms, flaw) {
+        match self.authority.issuing.sign_with(Subject::Request(&entry.asked.der), &terms, flaw) {
             Ok(signed) => {
                 (entry.issued, entry.expires) = (Some(now), Some(expires));
                 (entry.status, entry.certificate) = (Status::Issued, Some(signed));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     entrust::{call::Call, period},
-    pki::{Asked, Terms},
+    pki::{Asked, Subject, Terms},
 };
 
 /// Where an enrolment at a gateway stands.
@@ -204,7 +204,7 @@ impl State {
             ..Terms::default()
         };
         let (request, names) = (entry.asked.der.clone(), entry.names.clone());
-        let signed = self.desk.issuing.sign_flawed(&request, &terms, flaw);
+        let signed = self.desk.issuing.sign_with(Subject::Request(&request), &terms, flaw);
         let entry = self.find(id)?;
         let Ok(signed) = signed else {
             entry.status = CagwStatus::Rejected;

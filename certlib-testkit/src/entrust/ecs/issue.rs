@@ -16,7 +16,7 @@ use crate::{
         call::{Answer, Call},
         period,
     },
-    pki::{Asked, Terms},
+    pki::{Asked, Subject, Terms},
 };
 
 /// The kinds of certificates that can be ordered.
@@ -159,7 +159,7 @@ impl State {
                 _ => vec![server],
             },
         };
-        let signed = self.desk.issuing.sign_flawed(&wish.asked.der, &terms, flaw);
+        let signed = self.desk.issuing.sign_with(Subject::Request(&wish.asked.der), &terms, flaw);
         let entry = self.find_mut(id)?;
         match signed {
             Ok(signed) => {

@@ -43,11 +43,14 @@
 //! the kernel, and no process outlives its guard: not even when the test process is killed.
 
 pub mod counterpart;
+mod der;
 mod error;
 pub mod f5;
+mod guid;
 mod http_server;
 pub mod huawei;
 pub mod locate;
+mod logins;
 pub mod netscaler;
 pub mod pki;
 pub mod ports;
@@ -56,6 +59,7 @@ pub mod simhost;
 pub mod tls;
 pub mod vault;
 pub mod winrm;
+mod xml;
 
 pub use error::{Error, Result};
 

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod client;
 mod pages;
+mod policies;
 
 use std::{path::Path, process::Command};
 

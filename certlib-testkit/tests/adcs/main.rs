@@ -8,6 +8,7 @@ mod enrolment;
 mod faults;
 mod pages;
 mod policies;
+mod renewals;
 
 use std::{path::Path, process::Command};
 

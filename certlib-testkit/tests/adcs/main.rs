@@ -13,7 +13,7 @@ mod renewals;
 use std::{path::Path, process::Command};
 
 use certlib_testkit::{
-    adcs::{AdcsSim, AdcsSimBuilder, Disposition, Hresult, Operation, Template},
+    adcs::{AdcsSim, AdcsSimBuilder, Disposition, Hardening, Hresult, Operation, Template},
     locate::locate,
     pki::TestCa,
     process, require,
@@ -59,6 +59,7 @@ async fn certsrv_finds_what_it_expects() {
     let issued = TestCa::new("clients").unwrap().issue(&["client"]).unwrap();
     let services = builder()
         .certificate_user(&issued.certificate_pem, USER)
+        .hardening(Hardening::Strict)
         .ca_renewals(2)
         .first_request_id(41)
         .start()

@@ -75,7 +75,7 @@ pub enum Recipe {
     Apt(&'static [&'static str]),
     /// A Python package at an exact version. The located program is the interpreter of its environment.
     Pip {
-        /// The package's name.
+        /// The package's name, perhaps with extras in brackets.
         package: &'static str,
         /// Its version.
         version: &'static str,
@@ -303,6 +303,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Pip { package: "pywinrm", version: "0.5.0" },
     },
     Counterpart {
+        name: "certsrv",
+        programs: &[program("certsrv", "CERTLIB_CERTSRV", &[])],
+        recipe: Recipe::Pip { package: "certsrv[ntlm]", version: "2.1.1" },
+    },
+    Counterpart {
         name: "pypsrp",
         programs: &[program("pypsrp", "CERTLIB_PYPSRP", &[])],
         recipe: Recipe::Pip { package: "pypsrp", version: "0.9.1" },
@@ -512,7 +517,9 @@ impl Environment {
 }
 
 fn environment(package: &str, version: &str) -> Environment {
-    Environment { folder: cache_folder().join(format!("{package}-{version}")) }
+    // Without extras.
+    let name = package.split('[').next().unwrap_or(package);
+    Environment { folder: cache_folder().join(format!("{name}-{version}")) }
 }
 
 fn pinned(packages: &[&str], version: &str) -> Vec<String> {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     WinRmSim,
-    auth::{Account, Hardening, Logins, Policy},
+    auth::Settings,
     certlib,
     script::{Bootstrap, ScriptCall, ScriptMatcher, ScriptOutput, Scripts, Twin},
     server::{Listener, Shared, State},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Error, Result,
     http_server::{HttpServer, Tls},
+    logins::{Account, Hardening, Logins, Policy},
     tls::fingerprint,
 };
 
@@ -34,6 +35,7 @@ use crate::{
 pub struct WinRmSimBuilder {
     windows: Windows,
     scripts: Scripts,
+    settings: Settings,
     policy: Policy,
     accounts: Vec<Account>,
     /// PEM of a certificate, and whose it is.
@@ -48,11 +50,8 @@ impl Default for WinRmSimBuilder {
         Self {
             windows: Windows::new(20_348),
             scripts: Scripts::default(),
+            settings: Settings { basic: true, certificate: true, negotiate: true, allow_unencrypted: false },
             policy: Policy {
-                basic: true,
-                certificate: true,
-                negotiate: true,
-                allow_unencrypted: false,
                 hardening: Hardening::default(),
                 lockout: None,
                 domain: "WORKGROUP".to_owned(),
@@ -105,19 +104,19 @@ impl WinRmSimBuilder {
 
     /// Whether `Basic` is offered: `Auth/Basic`. It is, over HTTPS, unless told otherwise.
     pub fn basic(mut self, offered: bool) -> Self {
-        self.policy.basic = offered;
+        self.settings.basic = offered;
         self
     }
 
     /// Whether `Negotiate` and `NTLM` are offered. They are unless told otherwise.
     pub fn negotiate(mut self, offered: bool) -> Self {
-        self.policy.negotiate = offered;
+        self.settings.negotiate = offered;
         self
     }
 
     /// Takes messages that are not encrypted over plain HTTP, and `Basic` with them: `AllowUnencrypted`.
     pub fn allow_unencrypted(mut self) -> Self {
-        self.policy.allow_unencrypted = true;
+        self.settings.allow_unencrypted = true;
         self
     }
 
@@ -249,6 +248,7 @@ impl WinRmSimBuilder {
             state: Mutex::new(state),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            settings: self.settings,
             max_envelope: self.max_envelope,
             progress: self.progress,
         });

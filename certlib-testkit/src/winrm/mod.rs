@@ -58,15 +58,12 @@ mod config;
 mod envelope;
 mod fault;
 mod history;
-mod ntlm;
 mod script;
 mod sealed;
 mod server;
 mod shells;
-mod spnego;
 mod tls;
 mod windows;
-mod xml;
 
 use std::{
     fmt,
@@ -77,7 +74,6 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    auth::Hardening,
     builder::WinRmSimBuilder,
     certlib::{CERTLIB_SCRIPTS, CertlibScript},
     fault::{Change, Fault, Injection, Operation},
@@ -90,6 +86,7 @@ pub use self::{
     },
 };
 use self::{server::Shared, tls::Ports};
+pub use crate::logins::Hardening;
 use crate::{Result, http_server::HttpServer};
 
 /// A running simulated Windows host. It stops when dropped.
@@ -244,11 +241,4 @@ impl fmt::Debug for WinRmSim {
 /// Locks a mutex; a test that panicked elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A random identifier in the form that Windows writes, lower case.
-fn guid() -> String {
-    let digits = format!("{:032x}", rand::random::<u128>());
-    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    parts.join("-")
 }

@@ -158,6 +158,7 @@ impl State {
                 "SERVER_AND_CLIENT_AUTH" => vec![server, client],
                 _ => vec![server],
             },
+            ..Terms::default()
         };
         let signed = self.desk.issuing.sign_with(Subject::Request(&wish.asked.der), &terms, flaw);
         let entry = self.find_mut(id)?;

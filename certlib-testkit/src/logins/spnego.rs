@@ -1,33 +1,35 @@
 //! The wrapper of SPNEGO (RFC 4178) around NTLM: the few fields that matter, in DER.
 
+use crate::der::{element, wrap};
+
 /// 1.3.6.1.5.5.2
 const SPNEGO: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x02];
 /// 1.3.6.1.4.1.311.2.2.10
-pub(super) const NTLM: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x02, 0x0a];
+pub(crate) const NTLM: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x02, 0x0a];
 
 /// What the client sends.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     /// The list of mechanisms, encoded as it is signed; only in the first token.
-    pub(super) list: Option<Vec<u8>>,
+    pub(crate) list: Option<Vec<u8>>,
     /// The mechanisms, by object identifier.
-    pub(super) mechanisms: Vec<Vec<u8>>,
+    pub(crate) mechanisms: Vec<Vec<u8>>,
     /// The token of the mechanism.
-    pub(super) inner: Option<Vec<u8>>,
+    pub(crate) inner: Option<Vec<u8>>,
     /// The signature over the list.
-    pub(super) list_mic: Option<Vec<u8>>,
+    pub(crate) list_mic: Option<Vec<u8>>,
 }
 
 /// How a negotiation stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum State {
+pub(crate) enum State {
     Completed = 0,
     Incomplete = 1,
 }
 
 impl Token {
     /// Reads either token of a client.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (tag, content, _) = element(bytes)?;
         let (choice, fields) = match tag {
             // InitialContextToken: the mechanism, then NegTokenInit.
@@ -72,7 +74,7 @@ impl Token {
 }
 
 /// What the server answers: NegTokenResp.
-pub(super) fn answer(state: State, chooses: bool, inner: Option<&[u8]>, list_mic: Option<&[u8]>) -> Vec<u8> {
+pub(crate) fn answer(state: State, chooses: bool, inner: Option<&[u8]>, list_mic: Option<&[u8]>) -> Vec<u8> {
     let mut fields = wrap(0xa0, &wrap(0x0a, &[state as u8]));
     if chooses {
         fields.extend(wrap(0xa1, &wrap(0x06, NTLM)));
@@ -84,35 +86,6 @@ pub(super) fn answer(state: State, chooses: bool, inner: Option<&[u8]>, list_mic
         fields.extend(wrap(0xa3, &wrap(0x04, mic)));
     }
     wrap(0xa1, &wrap(0x30, &fields))
-}
-
-/// Tag, content and what follows.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (digits, rest) =
-            rest.split_at_checked(usize::from(first & 0x7f)).filter(|(digits, _)| digits.len() <= 4)?;
-        (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![tag];
-    let length = content.len();
-    if length < 0x80 {
-        bytes.push(u8::try_from(length).unwrap_or(0));
-    } else {
-        let digits: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|digit| *digit == 0).collect();
-        bytes.push(0x80 | u8::try_from(digits.len()).unwrap_or(0));
-        bytes.extend(digits);
-    }
-    bytes.extend(content);
-    bytes
 }
 
 #[cfg(test)]

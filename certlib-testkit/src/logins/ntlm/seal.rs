@@ -8,7 +8,7 @@ const CLIENT_SEALING: &[u8] = b"session key to client-to-server sealing key magi
 const SERVER_SEALING: &[u8] = b"session key to server-to-client sealing key magic constant\0";
 
 /// How long a signature is.
-pub(in super::super) const SIGNATURE: usize = 16;
+pub(crate) const SIGNATURE: usize = 16;
 
 /// A side of a session, in one direction.
 struct Direction {
@@ -44,7 +44,7 @@ impl Direction {
 }
 
 /// The server's side of a session that both sides sign and seal.
-pub(in super::super) struct Seal {
+pub(crate) struct Seal {
     incoming: Direction,
     outgoing: Direction,
 }
@@ -58,26 +58,26 @@ impl Seal {
     }
 
     /// Opens a message of the client; `None` when the signature, or the place in the sequence, is wrong.
-    pub(in super::super) fn unseal(&mut self, signature: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn unseal(&mut self, signature: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let message = self.incoming.stream.apply(sealed);
         (self.incoming.signature(&message) == signature).then_some(message)
     }
 
     /// Seals a message of the server.
-    pub(in super::super) fn seal(&mut self, message: &[u8]) -> ([u8; SIGNATURE], Vec<u8>) {
+    pub(crate) fn seal(&mut self, message: &[u8]) -> ([u8; SIGNATURE], Vec<u8>) {
         let sealed = self.outgoing.stream.apply(message);
         (self.outgoing.signature(message), sealed)
     }
 
     /// Checks what SPNEGO signs during the login. The stream starts anew afterwards, the count goes on.
-    pub(in super::super) fn verify_list(&mut self, list: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verify_list(&mut self, list: &[u8], signature: &[u8]) -> bool {
         let right = self.incoming.signature(list) == signature;
         self.incoming.stream = Rc4::new(&self.incoming.seal_key);
         right
     }
 
     /// Signs the same for the client.
-    pub(in super::super) fn sign_list(&mut self, list: &[u8]) -> [u8; SIGNATURE] {
+    pub(crate) fn sign_list(&mut self, list: &[u8]) -> [u8; SIGNATURE] {
         let signature = self.outgoing.signature(list);
         self.outgoing.stream = Rc4::new(&self.outgoing.seal_key);
         signature

@@ -12,17 +12,17 @@ const DEPTH: usize = 64;
 
 /// An element with its attributes (local names), children and text.
 #[derive(Debug, Default)]
-pub(super) struct Element {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) attributes: Vec<(String, String)>,
-    pub(super) children: Vec<Element>,
-    pub(super) text: String,
+pub(crate) struct Element {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) attributes: Vec<(String, String)>,
+    pub(crate) children: Vec<Element>,
+    pub(crate) text: String,
 }
 
 impl Element {
     /// Reads a document; `None` when it is not well-formed.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut reader = NsReader::from_str(text);
         let mut open: Vec<Element> = Vec::new();
         loop {
@@ -70,28 +70,39 @@ impl Element {
     }
 
     /// The first child of that name.
-    pub(super) fn child(&self, namespace: &str, name: &str) -> Option<&Element> {
+    pub(crate) fn child(&self, namespace: &str, name: &str) -> Option<&Element> {
         self.children.iter().find(|child| child.is(namespace, name))
     }
 
     /// Whether it has that name.
-    pub(super) fn is(&self, namespace: &str, name: &str) -> bool {
+    pub(crate) fn is(&self, namespace: &str, name: &str) -> bool {
         self.namespace == namespace && self.name == name
     }
 
     /// An attribute, by its local name.
-    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The text of the first child of that name, trimmed.
-    pub(super) fn text_of(&self, namespace: &str, name: &str) -> Option<&str> {
+    pub(crate) fn text_of(&self, namespace: &str, name: &str) -> Option<&str> {
         self.child(namespace, name).map(|child| child.text.trim())
     }
 }
 
+/// Envelopes come in UTF-8, or in UTF-16 from clients on Windows.
+pub(crate) fn decode(bytes: &[u8]) -> String {
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => {
+            let units: Vec<u16> = rest.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            String::from_utf16_lossy(&units)
+        }
+        other => String::from_utf8_lossy(other).trim_start_matches('\u{feff}').to_owned(),
+    }
+}
+
 /// Text for an element or attribute.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     escape(text).into_owned()
 }
 

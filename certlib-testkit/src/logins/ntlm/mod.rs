@@ -8,7 +8,7 @@ mod seal;
 
 use time::{OffsetDateTime, macros::datetime};
 
-pub(super) use self::seal::{SIGNATURE, Seal};
+pub(crate) use self::seal::{SIGNATURE, Seal};
 use self::{
     crypto::{Rc4, hmac_md5, md5, ntowf_v2, utf16},
     message::{Authenticate, av, flags},
@@ -16,11 +16,11 @@ use self::{
 
 /// A login that is not taken. NTLM does not say why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused;
+pub(crate) struct Refused;
 
 /// How strictly a login is tied to the TLS connection it comes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Binding {
+pub(crate) enum Binding {
     /// Not at all: there is no TLS, or the server does not look.
     None,
     /// A binding that the client sends must be right.
@@ -30,19 +30,19 @@ pub(super) enum Binding {
 }
 
 /// What a client must send that is bound to a TLS connection with this certificate (RFC 5929, `tls-server-end-point`).
-pub(super) fn binding_of(certificate_hash: &[u8]) -> [u8; 16] {
+pub(crate) fn binding_of(certificate_hash: &[u8]) -> [u8; 16] {
     let data = [b"tls-server-end-point:".as_slice(), certificate_hash].concat();
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_le_bytes();
     md5(&[&[0; 16], &length, &data])
 }
 
 /// Whether these bytes are a message of NTLM.
-pub(super) fn is_message(token: &[u8]) -> bool {
+pub(crate) fn is_message(token: &[u8]) -> bool {
     token.starts_with(message::SIGNATURE)
 }
 
 /// A login that has begun.
-pub(super) struct Challenged {
+pub(crate) struct Challenged {
     negotiate: Vec<u8>,
     challenge: Vec<u8>,
     server_challenge: [u8; 8],
@@ -50,16 +50,16 @@ pub(super) struct Challenged {
 }
 
 /// A login that has succeeded.
-pub(super) struct LoggedIn {
-    pub(super) user: String,
-    pub(super) seal: Seal,
+pub(crate) struct LoggedIn {
+    pub(crate) user: String,
+    pub(crate) seal: Seal,
     /// Whether the client has protected the login with a MIC.
-    pub(super) has_mic: bool,
+    pub(crate) has_mic: bool,
 }
 
 impl Challenged {
     /// Answers a Type 1 message; gives the Type 2 message as well.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         negotiate: &[u8],
         computer: &str,
         domain: &str,
@@ -94,7 +94,7 @@ impl Challenged {
     }
 
     /// Judges a Type 3 message. `password` gives the password of a user (name and domain as the client wrote them).
-    pub(super) fn finish(
+    pub(crate) fn finish(
         &self,
         authenticate: &[u8],
         binding: Binding,

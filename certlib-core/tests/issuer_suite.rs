@@ -1,5 +1,7 @@
 //! The issuer suite, on a CA in memory that can be searched, on one that cannot, and on one that does not mind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
+
 mod common;
 
 use std::sync::atomic::Ordering;

@@ -20,6 +20,8 @@ pub mod challenge;
 pub mod dns;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
+#[cfg(feature = "http")]
+mod triage;
 
 use certlib_core::Result;
 use certlib_core::runtime::IssuerRegistry;

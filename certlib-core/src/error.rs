@@ -78,6 +78,8 @@ pub mod codes {
     pub const FOREIGN_CHANGE: &str = "foreign_change";
     /// The target changed since the plan was made.
     pub const PLAN_STALE: &str = "plan_stale";
+    /// The target says that it is gone for good: the engine pauses it, with an event, until somebody lifts the pause.
+    pub const TARGET_GONE: &str = "target_gone";
     /// The private key does not belong to the leaf certificate.
     pub const KEY_MISMATCH: &str = "key_mismatch";
 }

@@ -9,6 +9,8 @@
 //!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
 //!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud.
 //!
+//! [`attacks`] are rows of bad input that every surface of the same kind must refuse.
+//!
 //! # Where the programs come from
 //!
 //! Every program is [located](locate) before it is started: an environment variable such as `CERTLIB_SSHD`, then
@@ -42,6 +44,7 @@
 //! Everything a counterpart writes lives in a temporary directory that disappears with it, every port is chosen by
 //! the kernel, and no process outlives its guard: not even when the test process is killed.
 
+pub mod attacks;
 pub mod counterpart;
 mod error;
 pub mod f5;

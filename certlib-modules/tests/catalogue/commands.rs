@@ -80,14 +80,15 @@ async fn commands_have_no_variables() {
 
 // --- what commands do -------------------------------------------------------------------------------------------
 
-/// What one command does, and what is made of it; `None`: it succeeded.
-type Row = (&'static str, Option<(&'static str, ErrorClass)>);
+/// What is made of a command: code and class of the error; `None`: it succeeded.
+type Outcome = Option<(&'static str, ErrorClass)>;
+type Row = (&'static str, Outcome);
 
-const FAILED: Option<(&str, ErrorClass)> = Some(("command_failed", ErrorClass::IoPermanent));
-const LATE: Option<(&str, ErrorClass)> = Some(("command_timeout", ErrorClass::IoTransient));
+const FAILED: Outcome = Some(("command_failed", ErrorClass::IoPermanent));
+const LATE: Outcome = Some(("command_timeout", ErrorClass::IoTransient));
 
 #[track_caller]
-fn judged(what: &str, outcome: Result<()>, expected: Option<(&str, ErrorClass)>) {
+fn judged(what: &str, outcome: Result<()>, expected: Outcome) {
     match (outcome, expected) {
         (Ok(()), None) => {}
         (Err(error), Some((code, class))) => {
@@ -181,7 +182,7 @@ async fn commands_of_hosts() {
 #[tokio::test]
 async fn commands_of_windows_hosts() {
     type Answer = fn() -> ScriptOutput;
-    let table: [(&str, Answer, Option<(&str, ErrorClass)>); 7] = [
+    let table: [(&str, Answer, Outcome); 7] = [
         ("exit 0", || ScriptOutput::text(""), None),
         ("exit 0 with the text of an error", || ScriptOutput::text("FATAL: failed"), None),
         ("exit 0 after a flood", || ScriptOutput::text("x".repeat(2_000_000)), None),

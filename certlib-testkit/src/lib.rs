@@ -11,6 +11,8 @@
 //!   Services; [`digicert`] an account of DigiCert CertCentral; [`globalsign`] one of GlobalSign Atlas; [`sectigo`] Sectigo
 //!   Certificate Manager; [`entrust`] the services of Entrust.
 //!
+//! [`attacks`] are rows of bad input that every surface of the same kind must refuse.
+//!
 //! # Where the programs come from
 //!
 //! Every program is [located](locate) before it is started: an environment variable such as `CERTLIB_SSHD`, then
@@ -46,6 +48,7 @@
 
 pub mod adcs;
 mod api;
+pub mod attacks;
 pub mod counterpart;
 mod der;
 pub mod digicert;

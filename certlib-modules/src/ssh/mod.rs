@@ -178,6 +178,7 @@ impl DistributionModule for SshModule {
     fn check(&self, target: Target<'_, Self>) -> Result<()> {
         target.location.check()?;
         target.config.check()?;
+        target.config.admits(&target.location.host)?;
         target.credentials.check()?;
         delivery(target).check()
     }

@@ -3,9 +3,30 @@
 //! [`DnsProvider`] is all that a DNS service must be able to do. [`Rfc2136`] speaks dynamic update, the protocol of
 //! BIND, Knot, PowerDNS and others; a provider of one's own is registered with
 //! [`AcmeFactory::with_dns_provider`](crate::acme::AcmeFactory::with_dns_provider).
+//!
+//! The others are chosen by `kind`; each takes the settings of [`ServiceConfig`] and its own:
+//!
+//! | `kind` | service | settings | credential |
+//! | --- | --- | --- | --- |
+//! | `powerdns` | PowerDNS | [`PowerDnsConfig`] | [`PowerDnsCredentials`] |
+//!
+//! The credential of the issuer holds what they log in with under `dns`:
+//!
+//! ```json
+//! { "dns": { "api_key": "..." } }
+//! ```
+//!
+//! Give it the least: a token for one zone, or, better still, an alias from `_acme-challenge` to a zone that holds
+//! nothing else. Aliases are followed.
 
+mod kinds;
+mod powerdns;
 mod propagation;
+mod records;
 mod rfc2136;
+mod service;
+mod sets;
+mod txt;
 mod wire;
 mod zone;
 
@@ -15,9 +36,13 @@ use async_trait::async_trait;
 use certlib_core::{Context, Error, Result};
 use hickory_proto::rr::Name;
 
+pub use self::kinds::provider;
+pub(crate) use self::kinds::{Environment, Kind, kind};
+pub use self::powerdns::{PowerDnsConfig, PowerDnsCredentials};
 pub(crate) use self::propagation::Propagation;
 pub use self::propagation::PropagationConfig;
 pub use self::rfc2136::{Rfc2136, Rfc2136Config, TsigAlgorithm};
+pub use self::service::ServiceConfig;
 pub(crate) use self::zone::Resolver;
 
 /// A place where TXT records can be put.

@@ -199,13 +199,18 @@ impl Dns01Config {
             config.check()?;
             return Ok(Provider::Rfc2136(config));
         }
-        if let Some(built_in) = dns::kind(kind) {
-            built_in.check(settings.clone(), &providers.environment)?;
-            return Ok(Provider::BuiltIn(built_in, settings));
+        // One's own come first: they may take the place of built-in ones.
+        if let Some(provider) = providers.registered.get(kind) {
+            if !settings.is_empty() {
+                return Err(invalid(field, "this kind takes no settings"));
+            }
+            return Ok(Provider::Registered(provider.clone()));
         }
-        match providers.registered.get(kind) {
-            Some(_) if !settings.is_empty() => Err(invalid(field, "this kind takes no settings")),
-            Some(provider) => Ok(Provider::Registered(provider.clone())),
+        match dns::kind(kind) {
+            Some(built_in) => {
+                built_in.check(settings.clone(), &providers.environment)?;
+                Ok(Provider::BuiltIn(built_in, settings))
+            }
             None => Err(invalid(field, "there is no such kind of provider").with("kind", kind.escape_debug())),
         }
     }

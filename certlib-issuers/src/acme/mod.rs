@@ -22,6 +22,7 @@ mod jws;
 mod order;
 mod revoke;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -57,6 +58,16 @@ impl AcmeFactory {
     #[must_use]
     pub fn with_dns_provider(mut self, kind: impl Into<String>, provider: Arc<dyn DnsProvider>) -> Self {
         self.providers.registered.insert(kind.into(), provider);
+        self
+    }
+
+    /// Admits the programs in `folder` as DNS providers of kind `exec`; see
+    /// [`ExecConfig`](crate::dns::ExecConfig). Without it, none is.
+    ///
+    /// Whoever may create an issuer can have any of them run, with arguments of their own choice.
+    #[must_use]
+    pub fn with_hooks(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.providers.environment.hooks = Some(folder.into());
         self
     }
 }

@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::DnsProvider;
+use super::exec::{Exec, ExecConfig};
 use super::records::{RecordApi, Records};
 use super::service::{Hosted, Seat, ServiceConfig, check, invalid};
 use super::sets::{SetApi, Sets};
@@ -40,7 +41,23 @@ pub(crate) struct Kind {
 }
 
 /// Every kind, but RFC 2136, which is asked for zones as well.
-static KINDS: &[Kind] = &[sets::<super::powerdns::PowerDns>()];
+static KINDS: &[Kind] = &[
+    own::<super::acmedns::AcmeDns>(),
+    records::<super::alidns::AliDns>(),
+    sets::<super::azure::Azure>(),
+    records::<super::cloudflare::Cloudflare>(),
+    records::<super::digitalocean::DigitalOcean>(),
+    exec(),
+    sets::<super::gandi::Gandi>(),
+    sets::<super::google::Google>(),
+    own::<super::hetzner::Hetzner>(),
+    records::<super::hetzner_console::HetznerConsole>(),
+    sets::<super::huawei::Huawei>(),
+    records::<super::ovh::Ovh>(),
+    sets::<super::powerdns::PowerDns>(),
+    sets::<super::route53::Route53>(),
+    own::<super::webhook::Webhook>(),
+];
 
 /// The kind called `name`.
 pub(crate) fn kind(name: &str) -> Option<&'static Kind> {
@@ -95,24 +112,51 @@ impl Kind {
     }
 }
 
+/// A service whose records have ids.
 const fn records<H: Hosted + RecordApi>() -> Kind {
     Kind {
         name: H::KIND,
-        check: |settings, _| split::<H>(settings).and_then(|(service, config)| check::<H>(&service, &config).map(drop)),
+        check: check_hosted::<H>,
         build: |settings, credentials, environment| {
             Ok(Arc::new(Records(connect::<H>(settings, credentials, environment)?)))
         },
     }
 }
 
+/// A service that knows whole sets of records.
 const fn sets<H: Hosted + SetApi>() -> Kind {
     Kind {
         name: H::KIND,
-        check: |settings, _| split::<H>(settings).and_then(|(service, config)| check::<H>(&service, &config).map(drop)),
+        check: check_hosted::<H>,
         build: |settings, credentials, environment| {
             Ok(Arc::new(Sets::new(connect::<H>(settings, credentials, environment)?)))
         },
     }
+}
+
+/// A service that goes its own way.
+const fn own<H: Hosted + DnsProvider>() -> Kind {
+    Kind {
+        name: H::KIND,
+        check: check_hosted::<H>,
+        build: |settings, credentials, environment| Ok(Arc::new(connect::<H>(settings, credentials, environment)?)),
+    }
+}
+
+const fn exec() -> Kind {
+    Kind {
+        name: "exec",
+        check: |settings, environment| decode::<ExecConfig>(settings)?.check(environment.hooks.as_deref()),
+        build: |settings, credentials, environment| {
+            let config = decode(settings)?;
+            Ok(Arc::new(Exec::new(config, secrets("exec", credentials)?, environment.hooks.as_deref())?))
+        },
+    }
+}
+
+fn check_hosted<H: Hosted>(settings: Settings, _: &Environment) -> Result<()> {
+    let (service, config) = split::<H>(settings)?;
+    check::<H>(&service, &config).map(drop)
 }
 
 fn connect<H: Hosted>(settings: Settings, credentials: Option<&SecretString>, environment: &Environment) -> Result<H> {

@@ -113,6 +113,33 @@ async fn orders_of_one_name_side_by_side() {
 }
 
 #[tokio::test]
+async fn what_another_node_overwrites_is_added_again() {
+    let server = require!(PowerDns::start(&ZONES).await);
+    let (cx, nodes) = (Context::new("test"), [provider(&server), provider(&server)]);
+    let name = "_acme-challenge.example.test";
+    server.insert(name, "TXT", "\"theirs\"").await.unwrap();
+    for round in 0..4 {
+        let values = [format!("a-{round}"), format!("b-{round}")];
+        let pairs = || nodes.iter().zip(&values);
+        let added = pairs().map(|(node, value)| node.add_txt(&cx, name, value));
+        for result in futures::future::join_all(added).await {
+            // Its SQLite has room for one writer; who comes second may be told to try again.
+            assert!(result.as_ref().err().is_none_or(|error| error.class() == ErrorClass::IoTransient), "{result:?}");
+        }
+        // Each looks again before the CA is told.
+        for (node, value) in pairs() {
+            node.add_txt(&cx, name, value).await.unwrap();
+        }
+        let found = server.txt(name).await.unwrap();
+        assert!(values.iter().all(|value| found.contains(value)), "{found:?}");
+        for (node, value) in pairs() {
+            node.remove_txt(&cx, name, value).await.unwrap();
+        }
+        assert_eq!(server.txt(name).await.unwrap(), ["theirs"]);
+    }
+}
+
+#[tokio::test]
 async fn refusals_have_their_class() {
     let server = require!(PowerDns::start(&ZONES).await);
     let cx = Context::new("test");

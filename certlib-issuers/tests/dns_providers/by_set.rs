@@ -1,29 +1,12 @@
 //! Services that know the whole set of records at a name.
 
-use std::sync::LazyLock;
-
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use certlib_core::secret::SecretString;
-use certlib_net::signature::{Signed, sdk_hmac, sigv4};
+use certlib_net::signature::{Signed, sdk_hmac};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::fake::{Reply, Request, State, quoted, unquoted};
-use super::{CANARY, Subject};
-
-/// The key of a service account, made for this run.
-static GOOGLE_KEY: LazyLock<String> = LazyLock::new(|| {
-    let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
-    let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
-    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()))
-});
-
-pub(crate) fn google_credentials() -> Value {
-    json!({ "client_email": "a@project.example", "private_key": *GOOGLE_KEY })
-}
+use super::{CANARY, Subject, google, route53};
 
 pub(crate) fn subjects() -> Vec<Subject> {
     let token = || json!({ "api_token": CANARY });
@@ -39,9 +22,9 @@ pub(crate) fn subjects() -> Vec<Subject> {
         Subject { kind: "gandi", service: gandi, settings: none, credentials: token, compares: false },
         Subject {
             kind: "google",
-            service: google,
+            service: google::service,
             settings: |url| json!({ "project": "project", "token_url": format!("{url}/token") }),
-            credentials: google_credentials,
+            credentials: google::credentials,
             compares: true,
         },
         Subject { kind: "hetzner", service: hetzner, settings: none, credentials: token, compares: true },
@@ -54,7 +37,7 @@ pub(crate) fn subjects() -> Vec<Subject> {
         },
         Subject {
             kind: "route53",
-            service: route53,
+            service: route53::service,
             settings: none,
             credentials: || json!({ "access_key_id": "AK", "secret_access_key": CANARY, "session_token": "session" }),
             compares: true,
@@ -62,20 +45,20 @@ pub(crate) fn subjects() -> Vec<Subject> {
     ]
 }
 
-fn is_bearer(request: &Request, token: &str) -> bool {
+pub(crate) fn is_bearer(request: &Request, token: &str) -> bool {
     request.header("authorization") == format!("Bearer {token}")
 }
 
-fn url(request: &Request) -> Url {
+pub(crate) fn url(request: &Request) -> Url {
     Url::parse(&format!("http://{}{}", request.header("host"), request.target)).unwrap()
 }
 
 /// Every value as zone files write it, or nothing.
-fn unquoted_all(values: &Value) -> Option<Vec<String>> {
+pub(crate) fn unquoted_all(values: &Value) -> Option<Vec<String>> {
     values.as_array()?.iter().map(|value| value.as_str().and_then(unquoted)).collect()
 }
 
-fn quoted_all(values: &[String]) -> Value {
+pub(crate) fn quoted_all(values: &[String]) -> Value {
     values.iter().map(|value| quoted(value)).collect()
 }
 
@@ -202,89 +185,6 @@ fn gandi(state: &mut State, request: &Request) -> Reply {
     }
 }
 
-/// Zones are named `zone-` and their name with dashes; there is a private one beside each.
-fn google(state: &mut State, request: &Request) -> Reply {
-    if request.path == ["token"] {
-        let form = request.form();
-        let claims = form.get("assertion").and_then(|assertion| assertion.split('.').nth(1).map(str::to_owned));
-        let claims = claims.and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok()).unwrap_or_default();
-        let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
-        let audience = format!("http://{}/token", request.header("host"));
-        let fits = form.get("grant_type").is_some_and(|grant| grant == "urn:ietf:params:oauth:grant-type:jwt-bearer")
-            && claims["iss"] == "a@project.example"
-            && claims["scope"] == "https://www.googleapis.com/auth/ndev.clouddns.readwrite"
-            && claims["aud"] == audience;
-        return match fits {
-            true => Reply::new(
-                200,
-                json!({ "access_token": "google-canary-4711", "expires_in": 3599, "token_type": "Bearer" }),
-            ),
-            false => Reply::new(400, json!({ "error": "invalid_grant" })),
-        };
-    }
-    let refusal = |status: u16| Reply::new(status, json!({ "error": { "code": status, "message": "no" } }));
-    if !is_bearer(request, "google-canary-4711") {
-        return refusal(401);
-    }
-    let (method, path) = request.route();
-    match path[..] {
-        ["projects", "project", "managedZones"] if method == "GET" => {
-            let dotted = request.query("dnsName");
-            let name = format!("zone-{}", dotted.trim_end_matches('.').replace('.', "-"));
-            let zones = json!([
-                { "name": format!("private-{name}"), "dnsName": dotted, "visibility": "private" },
-                { "name": name, "dnsName": dotted, "visibility": "public" },
-            ]);
-            Reply::new(200, if state.has_zone(dotted) { json!({ "managedZones": zones }) } else { json!({}) })
-        }
-        ["projects", "project", "managedZones", zone, what] => {
-            let zone = zone.trim_start_matches("zone-").replace('-', ".");
-            match (method, what) {
-                ("GET", "rrsets") if request.query("type") == "TXT" => {
-                    let name = request.query("name");
-                    let values = state.values(&zone, name);
-                    let sets = if values.is_empty() {
-                        json!([])
-                    } else {
-                        json!([{ "name": name, "type": "TXT", "ttl": 60, "rrdatas": quoted_all(&values) }])
-                    };
-                    Reply::new(200, json!({ "rrsets": sets }))
-                }
-                ("POST", "changes") => google_change(state, &zone, request),
-                _ => Reply::unexpected(request),
-            }
-        }
-        _ => Reply::unexpected(request),
-    }
-}
-
-fn google_change(state: &mut State, zone: &str, request: &Request) -> Reply {
-    let body = request.json();
-    let (mut fqdn, mut after) = (String::new(), None);
-    for (part, is_deletion) in [("deletions", true), ("additions", false)] {
-        for set in body[part].as_array().into_iter().flatten() {
-            let (Some(name), Some(values)) = (set["name"].as_str(), unquoted_all(&set["rrdatas"])) else {
-                return Reply::unexpected(request);
-            };
-            if !name.ends_with('.') || set["type"] != "TXT" || set["ttl"] != 60 || values.is_empty() {
-                return Reply::unexpected(request);
-            }
-            fqdn = name.to_owned();
-            let there = after.take().unwrap_or_else(|| state.values(zone, name));
-            match is_deletion {
-                true if there.is_empty() => return Reply::new(404, "{}"),
-                true if there != values => return Reply::new(412, "{}"),
-                true => after = Some(Vec::new()),
-                false if !there.is_empty() => return Reply::new(409, "{}"),
-                false => after = Some(values),
-            }
-        }
-    }
-    let Some(after) = after else { return Reply::unexpected(request) };
-    state.replace(zone, &fqdn, &after);
-    Reply::new(200, json!({ "id": "1", "status": "pending" }))
-}
-
 /// Values are added and removed one by one.
 fn hetzner(state: &mut State, request: &Request) -> Reply {
     let refusal = |status: u16, code: &str| {
@@ -392,124 +292,4 @@ fn huawei(state: &mut State, request: &Request) -> Reply {
         }
         _ => Reply::unexpected(request),
     }
-}
-
-/// Zones have the id `ZNAME`, and a private one comes before each.
-fn route53(state: &mut State, request: &Request) -> Reply {
-    let refusal = |status: u16, code: &str| {
-        let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
-        Reply::new(
-            status,
-            format!("<?xml version=\"1.0\"?><ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"),
-        )
-    };
-    let url = url(request);
-    let headers = [("host", request.header("host")), ("x-amz-security-token", "session")];
-    let signed = Signed { method: &request.method, url: &url, headers: &headers, body: request.body.as_bytes() };
-    let secret = SecretString::new(CANARY.to_owned());
-    let signer = sigv4::Signer { access_key: "AK", secret_key: &secret, region: "us-east-1", service: "route53" };
-    let expected = sigv4::authorization(&signed, request.header("x-amz-date"), &signer);
-    if request.header("authorization") != expected || request.header("x-amz-security-token") != "session" {
-        return refusal(403, "SignatureDoesNotMatch");
-    }
-    let (method, path) = request.route();
-    match path[..] {
-        ["2013-04-01", "hostedzonesbyname"] if method == "GET" => {
-            let zone = |name: &str, id: &str, private: bool| {
-                format!(
-                    "<HostedZone><Id>/hostedzone/{id}</Id><Name>{name}</Name><CallerReference>r</CallerReference>\
-                     <Config><PrivateZone>{private}</PrivateZone></Config></HostedZone>"
-                )
-            };
-            let name = request.query("dnsname");
-            let mut zones = String::new();
-            if state.has_zone(name) {
-                zones += &zone(name, "ZPRIVATE", true);
-                zones += &zone(name, &format!("Z{}", name.trim_end_matches('.')), false);
-            }
-            // The list goes on with what comes next.
-            zones += &zone("zzz.test.", "ZZZ", false);
-            Reply::new(
-                200,
-                format!(
-                    "<ListHostedZonesByNameResponse><HostedZones>{zones}</HostedZones></ListHostedZonesByNameResponse>"
-                ),
-            )
-        }
-        ["2013-04-01", "hostedzone", zone, "rrset"] if method == "GET" && request.query("type") == "TXT" => {
-            let name = request.query("name");
-            let values = state.values(zone.trim_start_matches('Z'), name);
-            let (shown, values) =
-                if values.is_empty() { ("zzz.test.", vec!["other".to_owned()]) } else { (name, values) };
-            Reply::new(
-                200,
-                format!(
-                    "<ListResourceRecordSetsResponse><ResourceRecordSets>{}</ResourceRecordSets>\
-                     <IsTruncated>true</IsTruncated></ListResourceRecordSetsResponse>",
-                    record_set(shown, &values)
-                ),
-            )
-        }
-        ["2013-04-01", "hostedzone", zone, "rrset", ""] if method == "POST" => {
-            route53_change(state, zone.trim_start_matches('Z'), request)
-        }
-        _ => Reply::unexpected(request),
-    }
-}
-
-fn record_set(name: &str, values: &[String]) -> String {
-    let records: String = values
-        .iter()
-        .map(|value| {
-            let value = quoted(value).replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-            format!("<ResourceRecord><Value>{value}</Value></ResourceRecord>")
-        })
-        .collect();
-    format!(
-        "<ResourceRecordSet><Name>{name}</Name><Type>TXT</Type><TTL>60</TTL>\
-         <ResourceRecords>{records}</ResourceRecords></ResourceRecordSet>"
-    )
-}
-
-/// What stands between two marks, each time.
-fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
-    text.split(start).skip(1).filter_map(move |rest| rest.split(end).next())
-}
-
-fn route53_change(state: &mut State, zone: &str, request: &Request) -> Reply {
-    let invalid = || {
-        let messages = "<Messages><Message>no</Message></Messages>";
-        Reply::new(
-            400,
-            format!(
-                "<?xml version=\"1.0\"?><InvalidChangeBatch>{messages}<RequestId>1</RequestId></InvalidChangeBatch>"
-            ),
-        )
-    };
-    let (mut fqdn, mut after) = (String::new(), None);
-    for change in between(&request.body, "<Change>", "</Change>") {
-        let part = |start: &str, end: &str| between(change, start, end).next().unwrap_or_default().to_owned();
-        let text = |value: &str| {
-            value.replace("&quot;", "\"").replace("&apos;", "'").replace("&lt;", "<").replace("&amp;", "&")
-        };
-        let values = between(change, "<Value>", "</Value>").map(|value| unquoted(&text(value)));
-        let Some(values) = values.collect::<Option<Vec<_>>>() else { return Reply::unexpected(request) };
-        if part("<Type>", "</Type>") != "TXT" || part("<TTL>", "</TTL>") != "60" || values.is_empty() {
-            return Reply::unexpected(request);
-        }
-        fqdn = part("<Name>", "</Name>");
-        let there = after.take().unwrap_or_else(|| state.values(zone, &fqdn));
-        match part("<Action>", "</Action>").as_str() {
-            "DELETE" if there == values => after = Some(Vec::new()),
-            "CREATE" if there.is_empty() => after = Some(values),
-            "DELETE" | "CREATE" => return invalid(),
-            _ => return Reply::unexpected(request),
-        }
-    }
-    let Some(after) = after else { return Reply::unexpected(request) };
-    state.replace(zone, &fqdn, &after);
-    Reply::new(
-        200,
-        "<ChangeResourceRecordSetsResponse><ChangeInfo><Id>/change/C1</Id><Status>PENDING</Status></ChangeInfo></ChangeResourceRecordSetsResponse>",
-    )
 }

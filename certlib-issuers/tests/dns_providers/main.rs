@@ -10,7 +10,9 @@ mod by_call;
 mod by_record;
 mod by_set;
 mod fake;
+mod google;
 mod hooks;
+mod route53;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -297,7 +299,7 @@ async fn tokens_are_fetched_once_and_again_when_refused() {
         let credentials: fn() -> Value = match kind {
             "azure" => || json!({ "client_id": "client", "client_secret": "wrong" }),
             _ => || {
-                let mut credentials = by_set::google_credentials();
+                let mut credentials = google::credentials();
                 credentials["client_email"] = "somebody@else.example".into();
                 credentials
             },

@@ -5,7 +5,8 @@
 //!   tests, and networks that trust a private root.
 //! - [`acme`] (feature `acme`): any ACME CA. Orders are taken up from wherever the CA says they are.
 //! - [`challenge`] (feature `acme`): how names are proven; [`challenge::Http01Responder`] is what a web server embeds.
-//! - [`dns`] (feature `acme`): [`dns::DnsProvider`], and the one that speaks dynamic update (RFC 2136).
+//! - [`dns`] (feature `acme`): [`dns::DnsProvider`], the one that speaks dynamic update (RFC 2136), and those of DNS
+//!   services with an HTTP API.
 //!
 //! Every issuer is made by an [`IssuerFactory`](certlib_core::issuer::IssuerFactory) from plain configuration, which
 //! is refused when it holds a field that nobody knows.

@@ -175,6 +175,14 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Apt(&["bind9", "bind9-dnsutils"]),
     },
     Counterpart {
+        name: "powerdns",
+        programs: &[
+            program("pdns_server", "CERTLIB_PDNS_SERVER", &["pdns_server"]),
+            program("sqlite3", "CERTLIB_SQLITE3", &["sqlite3"]),
+        ],
+        recipe: Recipe::Apt(&["pdns-server", "pdns-backend-sqlite3", "sqlite3"]),
+    },
+    Counterpart {
         name: "mariadb",
         programs: &[
             program("mariadbd", "CERTLIB_MARIADBD", &["mariadbd"]),

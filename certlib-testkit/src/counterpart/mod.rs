@@ -20,6 +20,7 @@ mod op_msg;
 mod openssl;
 mod pebble;
 mod postgres;
+mod powerdns;
 mod slapd;
 mod softhsm;
 mod sshd;
@@ -50,6 +51,7 @@ pub use self::{
     openssl::s_client_fingerprint,
     pebble::{Pebble, PebbleBuilder, random_mac_key},
     postgres::{Postgres, PostgresBuilder},
+    powerdns::PowerDns,
     slapd::Slapd,
     softhsm::SoftHsm,
     sshd::{KeyType, Sshd, SshdBuilder},

@@ -1,64 +1,42 @@
-//! Signatures of requests: SDK-HMAC-SHA256.
+//! SDK-HMAC-SHA256, which Huawei Cloud asks for.
 //!
 //! Unlike its relatives there is no chain of derived keys: the secret key itself signs the time and the digest of the
 //! canonical request. Checked against the vectors of the vendor's own signer.
 //! <https://support.huaweicloud.com/intl/en-us/devg-apisign/api-sign-algorithm.html>
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use certlib_core::secret::SecretString;
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
-use url::Url;
 
-use super::hex;
+use super::{Signed, canonical_headers, canonical_query, decode, encode, hex, moment, sha256_hex};
 
 /// The name of the algorithm, as it stands in `Authorization`.
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 
-/// What `X-Sdk-Date` looks like.
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-
-/// What of a request is signed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Signed<'a> {
-    /// The HTTP method, upper case.
-    pub(super) method: &'a str,
-    /// The URL that is sent.
-    pub(super) url: &'a Url,
-    /// Headers by lower-case name, in any order, without the date. None has `content-type` or an underscore.
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    /// The bytes that are sent.
-    pub(super) body: &'a [u8],
+/// The text for `X-Sdk-Date`.
+pub fn date(now: OffsetDateTime) -> String {
+    moment(now)
 }
 
-/// The text for `X-Sdk-Date`; the time has to be UTC.
-pub(super) fn date(now: OffsetDateTime) -> String {
-    // The format has only numbers, which cannot fail.
-    now.to_offset(time::UtcOffset::UTC).format(DATE).unwrap_or_default()
-}
-
-/// The value of `Authorization` for a request that is sent with `x-sdk-date: date` and the headers of `signed`.
-pub(super) fn authorization(signed: &Signed<'_>, date: &str, access_key: &str, secret_key: &SecretString) -> String {
+/// The value of `Authorization` for a request that is sent with `x-sdk-date: date` and the headers of `signed`, none of
+/// which is `content-type` or has an underscore.
+pub fn authorization(signed: &Signed<'_>, date: &str, access_key: &str, secret_key: &SecretString) -> String {
     let mut headers = signed.headers.to_vec();
     headers.push(("x-sdk-date", date));
-    headers.sort_unstable();
-    let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-    let canonical = hex(digest(&SHA256, canonical_request(signed, &headers, &names).as_bytes()).as_ref());
+    let (lines, names) = canonical_headers(&mut headers);
+    let canonical = sha256_hex(canonical_request(signed, &lines, &names).as_bytes());
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret_key.expose().as_bytes());
     let signature = hmac::sign(&key, format!("{ALGORITHM}\n{date}\n{canonical}").as_bytes());
     format!("{ALGORITHM} Access={access_key}, SignedHeaders={names}, Signature={}", hex(signature.as_ref()))
 }
 
-fn canonical_request(signed: &Signed<'_>, headers: &[(&str, &str)], names: &str) -> String {
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+fn canonical_request(signed: &Signed<'_>, lines: &str, names: &str) -> String {
     format!(
         "{}\n{}\n{}\n{lines}\n{names}\n{}",
         signed.method,
         canonical_path(signed.url.path()),
         canonical_query(signed.url),
-        hex(digest(&SHA256, signed.body).as_ref()),
+        sha256_hex(signed.body),
     )
 }
 
@@ -72,52 +50,11 @@ fn canonical_path(path: &str) -> String {
     canonical
 }
 
-/// The pairs of the query, encoded anew, by name and then by value.
-fn canonical_query(url: &Url) -> String {
-    let mut pairs: Vec<_> = url.query_pairs().collect();
-    pairs.sort_unstable();
-    let pairs = pairs.iter().map(|(name, value)| format!("{}={}", encode(name.as_bytes()), encode(value.as_bytes())));
-    pairs.collect::<Vec<_>>().join("&")
-}
-
-/// Everything but unreserved characters as `%XX`.
-fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
-}
-
-/// `%XX` as what it stands for; what only looks like it stays.
-fn decode(text: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| text.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let pair = digit(at + 1).zip(digit(at + 2)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        match (text[at], pair) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                at += 3;
-            }
-            (byte, _) => {
-                bytes.push(byte);
-                at += 1;
-            }
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use time::macros::datetime;
+    use url::Url;
 
     use super::*;
 
@@ -130,8 +67,8 @@ mod tests {
         let url = url(&format!("https://example.com{path}"));
         let signed = Signed { method, url: &url, headers: &[], body: body.as_bytes() };
         let date = date(datetime!(2006-01-02 15:04:05 UTC));
-        let canonical = canonical_request(&signed, &[("x-sdk-date", &date)], "x-sdk-date");
-        let digest = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
+        let canonical = canonical_request(&signed, &format!("x-sdk-date:{date}\n"), "x-sdk-date");
+        let digest = sha256_hex(canonical.as_bytes());
         (digest, authorization(&signed, &date, "AccessKey", &"SecretKey".to_owned().into()))
     }
 
@@ -201,9 +138,8 @@ mod tests {
         let signed = Signed { method: "GET", url: &url, headers: &headers, body: b"" };
         let authorization = authorization(&signed, "20260101T000000Z", "ak", &"sk".to_owned().into());
         assert!(authorization.contains("SignedHeaders=host;x-project-id;x-sdk-date,"), "{authorization}");
-        let mut sorted = headers.to_vec();
-        sorted.sort_unstable();
-        let canonical = canonical_request(&signed, &sorted, "host;x-project-id");
+        let (lines, names) = canonical_headers(&mut headers.to_vec());
+        let canonical = canonical_request(&signed, &lines, &names);
         assert!(canonical.contains("\nhost:example.com\nx-project-id:p\n\nhost;x-project-id\n"), "{canonical}");
     }
 

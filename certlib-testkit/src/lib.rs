@@ -7,7 +7,8 @@
 //!   talks to, quirks included.
 //! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,
 //!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
-//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud.
+//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud; [`digicert`] an account of DigiCert
+//!   CertCentral.
 //!
 //! # Where the programs come from
 //!
@@ -42,7 +43,9 @@
 //! Everything a counterpart writes lives in a temporary directory that disappears with it, every port is chosen by
 //! the kernel, and no process outlives its guard: not even when the test process is killed.
 
+mod api;
 pub mod counterpart;
+pub mod digicert;
 mod error;
 pub mod f5;
 mod http_server;

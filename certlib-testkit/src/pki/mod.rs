@@ -1,5 +1,7 @@
 //! A throw-away certificate authority, to make the certificates that tests deliver.
 
+mod flaw;
+mod request;
 mod sign;
 
 use std::fmt;
@@ -7,11 +9,15 @@ use std::fmt;
 use aws_lc_rs::digest;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use time::{Duration, OffsetDateTime};
 
-pub use self::sign::{Signed, Terms};
+pub use self::{
+    flaw::Flaw,
+    sign::{Signed, Terms},
+};
+pub(crate) use self::{flaw::Subject, request::CertificateRequest};
 use crate::{Result, tls::fingerprint};
 
 /// How long the certificates of [`TestCa`] are valid, in days.
@@ -20,6 +26,7 @@ const VALIDITY_DAYS: i64 = 30;
 /// A certificate authority in memory, that issues server certificates.
 #[derive(Debug)]
 pub struct TestCa {
+    common_name: String,
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
 }
@@ -48,7 +55,7 @@ impl TestCa {
         let key = KeyPair::generate()?;
         let params = authority(common_name, &key)?;
         let certificate_pem = params.self_signed(&key)?.pem();
-        Ok(TestCa { issuer: Issuer::new(params, key), certificate_pem })
+        Ok(TestCa { common_name: common_name.to_owned(), issuer: Issuer::new(params, key), certificate_pem })
     }
 
     /// Makes an authority below this one.
@@ -61,7 +68,12 @@ impl TestCa {
         let mut params = authority(common_name, &key)?;
         params.use_authority_key_identifier_extension = true;
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(TestCa { issuer: Issuer::new(params, key), certificate_pem })
+        Ok(TestCa { common_name: common_name.to_owned(), issuer: Issuer::new(params, key), certificate_pem })
+    }
+
+    /// The authority's common name.
+    pub(crate) fn common_name(&self) -> &str {
+        &self.common_name
     }
 
     /// The authority's own certificate, PEM.
@@ -93,6 +105,29 @@ impl TestCa {
             issuer_pem: self.certificate_pem.clone(),
             key_pem: key.serialize_pem(),
             fingerprint: fingerprint(certificate.der()),
+        })
+    }
+}
+
+impl TestCa {
+    /// Issues a client certificate with a new P-256 key for a common name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`](crate::Error::Crypto) when the key or the certificate cannot be made.
+    pub fn issue_client(&self, common_name: &str) -> Result<Issued> {
+        let key = KeyPair::generate()?;
+        let terms = Terms {
+            common_name: Some(common_name.to_owned()),
+            purposes: vec![ExtendedKeyUsagePurpose::ClientAuth],
+            ..Terms::default()
+        };
+        let signed = self.sign_key(&key.subject_public_key_info(), &terms)?;
+        Ok(Issued {
+            certificate_pem: signed.certificate_pem,
+            issuer_pem: self.certificate_pem.clone(),
+            key_pem: key.serialize_pem(),
+            fingerprint: signed.fingerprint,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::rand;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    KeyUsagePurpose, SerialNumber,
+    KeyUsagePurpose, PublicKeyData, SerialNumber, SubjectPublicKeyInfo,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -52,7 +52,21 @@ impl TestCa {
     /// [`Error::Crypto`] when the request cannot be read, its signature is wrong, or the certificate cannot be made.
     pub fn sign(&self, request: &[u8], terms: &Terms) -> Result<Signed> {
         let request = read(request)?;
-        let asked = request.params;
+        self.certify(&request.public_key, request.params, terms)
+    }
+
+    /// Signs a public key (DER, `SubjectPublicKeyInfo`) without a request: the terms say all else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] when the key cannot be read, or the certificate cannot be made.
+    pub fn sign_key(&self, public_key: &[u8], terms: &Terms) -> Result<Signed> {
+        let mut asked = CertificateParams::default();
+        asked.distinguished_name = DistinguishedName::new();
+        self.certify(&SubjectPublicKeyInfo::from_der(public_key)?, asked, terms)
+    }
+
+    fn certify(&self, public_key: &impl PublicKeyData, asked: CertificateParams, terms: &Terms) -> Result<Signed> {
         let mut params = CertificateParams::default();
         params.distinguished_name = match &terms.common_name {
             Some(common_name) => {
@@ -76,7 +90,7 @@ impl TestCa {
         params.not_after = terms.not_after.unwrap_or(params.not_before + Duration::days(90));
         let serial = terms.serial.clone().map_or_else(random_serial, Ok)?;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        let made = params.signed_by(&request.public_key, &self.issuer)?;
+        let made = params.signed_by(public_key, &self.issuer)?;
         Ok(Signed {
             certificate_der: made.der().to_vec(),
             certificate_pem: made.pem(),
@@ -135,6 +149,16 @@ mod tests {
         assert_eq!(signed.serial, "12AB");
         assert!(!signed.certificate_der.windows(9).any(|part| part == b"a.example"));
         assert!(signed.certificate_der.windows(9).any(|part| part == b"b.example"));
+    }
+
+    #[test]
+    fn a_key_is_signed_without_a_request() {
+        let (ca, key) = (TestCa::new("root").unwrap(), KeyPair::generate().unwrap());
+        let names = Some(vec!["a.example".to_owned()]);
+        let signed = ca.sign_key(&key.subject_public_key_info(), &Terms { names, ..Terms::default() }).unwrap();
+        let spki = key.subject_public_key_info();
+        assert!(signed.certificate_der.windows(spki.len()).any(|part| part == spki));
+        assert!(ca.sign_key(b"hello", &Terms::default()).is_err());
     }
 
     #[test]

@@ -30,9 +30,13 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
 
 /// An answer with success that is not what this API says, whatever its format.
 pub(crate) fn unreadable(error: Error) -> Error {
-    Error::permanent(error.operation(), "answer_invalid", "the CA's answer cannot be read; is there a proxy in between?")
-        .with_effect(error.effect())
-        .with_source(error)
+    Error::permanent(
+        error.operation(),
+        "answer_invalid",
+        "the CA's answer cannot be read; is there a proxy in between?",
+    )
+    .with_effect(error.effect())
+    .with_source(error)
 }
 
 /// What a poll that got no answer failed on: whatever it is, TLS included, the order is still pending.

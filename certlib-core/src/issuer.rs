@@ -316,6 +316,11 @@ impl IssuerSpec {
 /// # Errors
 /// `Validation` `config_invalid`, with serde's explanation: configurations hold no secrets.
 pub fn decode_config<T: for<'de> Deserialize<'de>>(config: &Value) -> Result<T> {
+    // A list would be taken for the values of the fields in their order.
+    if !config.is_object() {
+        let why = "the configuration is not a JSON object";
+        return Err(Error::validation("issuer.config", "config_invalid", why));
+    }
     T::deserialize(config).map_err(|error| {
         Error::validation("issuer.config", "config_invalid", format!("the configuration cannot be used: {error}"))
     })

@@ -1,5 +1,7 @@
 //! An order whose answer was lost is neither lost itself nor placed twice.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
+
 mod common;
 
 use std::sync::atomic::Ordering;

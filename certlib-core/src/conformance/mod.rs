@@ -2,6 +2,7 @@
 //! runs all of a suite's cases as separate tests. Feature `conformance`.
 //!
 //! - [`dying`]: a store that dies at a chosen commit, to crash-test what runs on it.
+//! - [`issuer`]: issuers, see [`issuer_conformance!`](crate::issuer_conformance).
 //! - [`module`]: distribution modules, see [`module_conformance!`](crate::module_conformance).
 //! - [`store`]: stores, see [`store_conformance!`](crate::store_conformance).
 
@@ -9,5 +10,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod dying;
+pub mod issuer;
 pub mod module;
 pub mod store;

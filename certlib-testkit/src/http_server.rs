@@ -18,10 +18,13 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
-    server::danger::{ClientCertVerified, ClientCertVerifier},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -68,6 +71,8 @@ pub(crate) enum Tls {
     Plain,
     /// It does, with this certificate, and asks clients for one if `asks_clients`.
     Encrypted { issued: Box<Issued>, asks_clients: bool },
+    /// It does, with this certificate, and completes no handshake with clients that have none of these authorities.
+    Mutual { issued: Box<Issued>, clients_pem: String },
 }
 
 impl Tls {
@@ -76,6 +81,13 @@ impl Tls {
         let ca = TestCa::new(authority)?;
         let issued = Box::new(ca.issue(&["localhost", "127.0.0.1"])?);
         Ok((Tls::Encrypted { issued, asks_clients }, ca.certificate_pem().to_owned()))
+    }
+
+    /// The same, for clients with a certificate of these authorities only.
+    pub(crate) fn mutual(authority: &str, clients_pem: &str) -> Result<(Tls, String)> {
+        let ca = TestCa::new(authority)?;
+        let issued = Box::new(ca.issue(&["localhost", "127.0.0.1"])?);
+        Ok((Tls::Mutual { issued, clients_pem: clients_pem.to_owned() }, ca.certificate_pem().to_owned()))
     }
 }
 
@@ -109,7 +121,11 @@ impl HttpServer {
         let address = listener.local_addr().map_err(Error::io(what))?;
         let (encrypted, acceptor) = match tls {
             Tls::Plain => (false, None),
-            Tls::Encrypted { issued, asks_clients } => (true, Some(acceptor(&issued, asks_clients)?)),
+            Tls::Encrypted { issued, asks_clients: false } => (true, Some(acceptor(&issued, None)?)),
+            Tls::Encrypted { issued, asks_clients: true } => (true, Some(acceptor(&issued, Some(any_client()))?)),
+            Tls::Mutual { issued, clients_pem } => {
+                (true, Some(acceptor(&issued, Some(certified_client(&clients_pem)?))?))
+            }
         };
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, acceptor, stop.clone(), handler));
@@ -194,23 +210,39 @@ async fn converse<H: Handler>(
     }
 }
 
-fn acceptor(issued: &Issued, asks_clients: bool) -> Result<TlsAcceptor> {
-    let failed = |error: &dyn fmt::Display| Error::Crypto(error.to_string());
+fn acceptor(issued: &Issued, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<TlsAcceptor> {
     let chain = CertificateDer::pem_slice_iter(issued.full_chain().as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(&error))?;
     let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).map_err(|error| failed(&error))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error))?;
-    let builder = if asks_clients {
-        builder.with_client_cert_verifier(Arc::new(AnyClient(provider)))
-    } else {
-        builder.with_no_client_auth()
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
     };
     let config = builder.with_single_cert(chain, key).map_err(|error| failed(&error))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn failed(error: &dyn fmt::Display) -> Error {
+    Error::Crypto(error.to_string())
+}
+
+fn any_client() -> Arc<dyn ClientCertVerifier> {
+    Arc::new(AnyClient(Arc::new(aws_lc_rs::default_provider())))
+}
+
+fn certified_client(authorities_pem: &str) -> Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authorities_pem.as_bytes()) {
+        roots.add(certificate.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    builder.build().map_err(|error| failed(&error))
 }
 
 /// Asks for a certificate and takes any, or none; that the client has its key is checked.

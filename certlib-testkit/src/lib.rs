@@ -8,7 +8,7 @@
 //! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,
 //!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
 //!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud; [`digicert`] an account of DigiCert
-//!   CertCentral.
+//!   CertCentral; [`globalsign`] one of GlobalSign Atlas.
 //!
 //! # Where the programs come from
 //!
@@ -48,6 +48,7 @@ pub mod counterpart;
 pub mod digicert;
 mod error;
 pub mod f5;
+pub mod globalsign;
 mod http_server;
 pub mod huawei;
 pub mod locate;

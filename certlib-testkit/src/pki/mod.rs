@@ -17,7 +17,10 @@ pub use self::{
     flaw::Flaw,
     sign::{Signed, Terms},
 };
-pub(crate) use self::{flaw::Subject, request::CertificateRequest};
+pub(crate) use self::{
+    flaw::Subject,
+    request::{CertificateRequest, KeyInfo},
+};
 use crate::{Result, tls::fingerprint};
 
 /// How long the certificates of [`TestCa`] are valid, in days.

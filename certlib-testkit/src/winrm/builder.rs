@@ -214,7 +214,7 @@ impl WinRmSimBuilder {
         }
         let (tls, ca_pem) = Tls::own("simulated WinRM root", !certificates.is_empty())?;
         let own = match &tls {
-            Tls::Encrypted { issued, .. } => {
+            Tls::Encrypted { issued, .. } | Tls::Mutual { issued, .. } => {
                 CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).map_err(|error| unreadable(&error))?
             }
             Tls::Plain => return Err(Error::Crypto("no certificate for HTTPS".to_owned())),

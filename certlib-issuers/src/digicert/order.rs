@@ -312,7 +312,7 @@ impl DigiCert {
     /// The order that a certificate (DER) belongs to, if it shows that certificate.
     async fn order_of(&self, cx: &Context, leaf: &[u8]) -> Result<Option<Order>> {
         let bundle = certlib_core::CertificateBundle::new(vec![leaf.to_vec()], None)?;
-        self.order(cx, &bundle.leaf().serial.to_ascii_uppercase()).await
+        self.order(cx, &keys::serial(&bundle)).await
     }
 
     /// Whether a reissue of `former` gives what `request` wants: DigiCert revokes what loses a name by it, so that none

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::DigiCert;
 use super::client::{self, OPERATION, refused};
-use crate::triage;
+use crate::{keys, triage};
 
 /// A request that somebody may have to approve.
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ struct Requested {
 #[async_trait]
 impl Revoker for DigiCert {
     async fn revoke(&self, cx: &Context, bundle: &CertificateBundle, reason: RevocationReason) -> Result<()> {
-        let serial = bundle.leaf().serial.to_ascii_uppercase();
+        let serial = keys::serial(bundle);
         // Only the certificate that an order shows leads to it.
         if let Some(order) = self.order(cx, &serial).await? {
             let waits = order

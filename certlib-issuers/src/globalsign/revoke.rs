@@ -8,11 +8,12 @@ use serde_json::json;
 
 use super::GlobalSign;
 use super::session::Call;
+use crate::keys;
 
 #[async_trait]
 impl Revoker for GlobalSign {
     async fn revoke(&self, cx: &Context, bundle: &CertificateBundle, reason: RevocationReason) -> Result<()> {
-        let serial = bundle.leaf().serial.to_ascii_uppercase();
+        let serial = keys::serial(bundle);
         let body = json!({ "revocation_reason": name_of(reason) });
         let path = ["certificates", serial.as_str()];
         let answer = self.session.send(cx, &Call::with_body(Method::PATCH, &path, &body)).await?;

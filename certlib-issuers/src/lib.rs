@@ -4,6 +4,8 @@
 //! - [`local_ca`] (feature `local-ca`): a CA whose root key lives sealed in certlib's own store. For development,
 //!   tests, and networks that trust a private root.
 //! - [`acme`] (feature `acme`): any ACME CA. Orders are taken up from wherever the CA says they are.
+//! - [`digicert`] (feature `digicert`): DigiCert CertCentral.
+//! - [`globalsign`] (feature `globalsign`): GlobalSign Atlas.
 //! - [`challenge`] (feature `acme`): how names are proven; [`challenge::Http01Responder`] is what a web server embeds.
 //! - [`dns`] (feature `acme`): [`dns::DnsProvider`], the one that speaks dynamic update (RFC 2136), and those of DNS
 //!   services with an HTTP API.
@@ -13,12 +15,18 @@
 
 #[cfg(feature = "acme")]
 pub mod acme;
-#[cfg(any(feature = "acme", feature = "local-ca"))]
+#[cfg(any(feature = "acme", feature = "http", feature = "local-ca"))]
 mod base64_bytes;
 #[cfg(feature = "acme")]
 pub mod challenge;
+#[cfg(feature = "digicert")]
+pub mod digicert;
 #[cfg(feature = "acme")]
 pub mod dns;
+#[cfg(feature = "globalsign")]
+pub mod globalsign;
+#[cfg(feature = "http")]
+mod keys;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
 #[cfg(feature = "http")]
@@ -35,6 +43,10 @@ pub fn registry() -> Result<IssuerRegistry> {
     let registry = IssuerRegistry::new();
     #[cfg(feature = "acme")]
     let registry = registry.register(acme::AcmeFactory::new())?;
+    #[cfg(feature = "digicert")]
+    let registry = registry.register(digicert::DigiCertFactory)?;
+    #[cfg(feature = "globalsign")]
+    let registry = registry.register(globalsign::GlobalSignFactory)?;
     #[cfg(feature = "local-ca")]
     let registry = registry.register(local_ca::LocalCaFactory::new())?;
     Ok(registry)

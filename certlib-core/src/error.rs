@@ -78,6 +78,8 @@ pub mod codes {
     pub const FOREIGN_CHANGE: &str = "foreign_change";
     /// The target changed since the plan was made.
     pub const PLAN_STALE: &str = "plan_stale";
+    /// More than one order at the CA may be the one that is looked for.
+    pub const ORDER_AMBIGUOUS: &str = "order_ambiguous";
     /// It is unclear whether the CA has an order, and nobody but its users can tell.
     pub const ORDER_UNCLEAR: &str = "order_unclear";
     /// The target says that it is gone for good: the engine pauses it, with an event, until somebody lifts the pause.

@@ -30,7 +30,10 @@ use crate::store::SharedStore;
 ///
 /// # Errors
 /// `Network` and `IoTransient` mean "ask again later", also for 429. `Auth` and `IoPermanent` end the attempt, and leave an
-/// order that was placed where it is; `Validation` ends the order.
+/// order that was placed where it is, unless it costs nothing ([`Recovery::Repeat`]); `Validation` ends the order. Errors of
+/// `submit` say whether the CA may have the order: the effect of a new error is
+/// [`Effect::None`](crate::Effect::None), so whoever sent something and got no answer must say
+/// [`Effect::Possible`](crate::Effect::Possible).
 #[async_trait]
 pub trait AsyncIssuer: Debug + Send + Sync + 'static {
     /// Places an order.
@@ -84,7 +87,8 @@ pub trait OrderSearch: Debug + Send + Sync {
     /// [`IssueRequest::reference`], or by the public key of the request.
     ///
     /// # Errors
-    /// As [`AsyncIssuer`]; `Validation` `order_ambiguous` when more than one order matches.
+    /// As [`AsyncIssuer`], but none of them ends the order. `Validation` `order_ambiguous` when it cannot be told which order,
+    /// if any, is the one: then the order is parked.
     async fn find(&self, cx: &Context, request: &IssueRequest, since: OffsetDateTime) -> Result<Option<OrderHandle>>;
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use certlib_core::client::{Client, OrderResolution};
 use certlib_core::conformance::dying::{Death, DyingStore};
+use certlib_core::error::{Error, codes};
 use certlib_core::model::{CertificateState, Order, OrderStage};
 use certlib_core::queue::{JobFilter, JobState};
 use certlib_core::runtime::{Role, RunningRuntime};
@@ -78,11 +79,7 @@ async fn nobody_can_tell_so_somebody_decides() {
     for (resolution, submits) in [("repeat", 2), ("adopt", 1), ("abandon", 2)] {
         let (world, node, id) = asked(Memory::None, 1).await;
         let client = node.client();
-        let failed = || async {
-            let filter = JobFilter { kind: Some("issue_certificate".into()), ..JobFilter::default() };
-            client.jobs("shop", filter).await.unwrap()[0].state == JobState::Failed
-        };
-        world.until(STEP, failed).await;
+        world.until(STEP, || failed(&client)).await;
         let order = only_order(&client, &id).await;
         assert_eq!((order.stage, world.ca.submits.load(Ordering::SeqCst)), (OrderStage::Parked, 1));
         let certificate = client.certificate("shop", &id).await.unwrap();
@@ -92,7 +89,7 @@ async fn nobody_can_tell_so_somebody_decides() {
 
         // To ask again changes nothing: it is still not known.
         client.issue("shop", &id).await.unwrap();
-        world.until(STEP, failed).await;
+        world.until(STEP, || failed(&client)).await;
         assert_eq!(world.ca.submits.load(Ordering::SeqCst), 1);
 
         let decision = match resolution {
@@ -149,5 +146,78 @@ async fn credentials_that_expire_do_not_cost_an_order() {
         (only_order(&client, &id).await.stage, world.ca.submits.load(Ordering::SeqCst)),
         (OrderStage::Issued, 1)
     );
+    world.stop(node).await;
+}
+
+/// Until the job of the certificate has failed for good.
+async fn failed(client: &Client) -> bool {
+    let filter = JobFilter { kind: Some("issue_certificate".into()), ..JobFilter::default() };
+    client.jobs("shop", filter).await.unwrap()[0].state == JobState::Failed
+}
+
+#[tokio::test]
+async fn a_search_that_fails_ends_no_order() {
+    let (world, node, id) = asked(Memory::Searchable, 1).await;
+    let client = node.client();
+    *world.ca.search_fails.lock().unwrap() = Some(|| Error::validation("fake", "http_status", "no such list"));
+    world.until(STEP, || failed(&client)).await;
+    assert_eq!(only_order(&client, &id).await.stage, OrderStage::Submitting);
+    *world.ca.search_fails.lock().unwrap() = None;
+    client.issue("shop", &id).await.unwrap();
+    world.until(STEP, || is_active(&client, &id)).await;
+    assert_eq!(
+        (only_order(&client, &id).await.stage, world.ca.submits.load(Ordering::SeqCst)),
+        (OrderStage::Issued, 1)
+    );
+    world.stop(node).await;
+}
+
+#[tokio::test]
+async fn somebody_decides_between_orders_that_look_alike() {
+    let (world, node, id) = asked(Memory::Searchable, 1).await;
+    let client = node.client();
+    *world.ca.search_fails.lock().unwrap() = Some(|| Error::validation("fake", codes::ORDER_AMBIGUOUS, "two"));
+    world.until(STEP, || failed(&client)).await;
+    let order = only_order(&client, &id).await;
+    assert_eq!((order.stage, world.ca.submits.load(Ordering::SeqCst)), (OrderStage::Parked, 1));
+    let adopted = OrderResolution::Adopt(world.ca.placed_as(&order.id));
+    client.resolve_order("shop", &order.id, adopted).await.unwrap();
+    world.until(STEP, || is_active(&client, &id)).await;
+    assert_eq!(world.ca.submits.load(Ordering::SeqCst), 1);
+    world.stop(node).await;
+}
+
+#[tokio::test]
+async fn a_decision_stands_whatever_a_worker_does_meanwhile() {
+    let (world, node, id) = asked(Memory::Searchable, 1).await;
+    let client = node.client();
+    *world.ca.abandons.lock().unwrap() = Some(client.clone());
+    let stage = || async { client.orders("shop", &id).await.unwrap().pop().map(|order| order.stage) };
+    world.until(STEP, || async { stage().await == Some(OrderStage::Rejected) }).await;
+    for _ in 0..40 {
+        world.clock.advance(STEP);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let orders = client.orders("shop", &id).await.unwrap();
+    assert_eq!(orders[0].stage, OrderStage::Rejected, "{orders:#?}");
+    assert_eq!(orders[0].error.as_ref().unwrap().code, "order_abandoned");
+    world.stop(node).await;
+}
+
+#[tokio::test]
+async fn what_certainly_did_not_arrive_is_not_in_doubt() {
+    let world = World::new();
+    *world.ca.memory.lock().unwrap() = Memory::None;
+    *world.ca.fail.lock().unwrap() = Some(|| Error::network("fake", "connect_refused", "away"));
+    let node = world.builder().build().unwrap().start();
+    let client = node.client();
+    let id = world.certificate(&client, &[]).await;
+    client.issue("shop", &id).await.unwrap();
+    let retried = || async { client.certificate("shop", &id).await.unwrap().last_error.is_some() };
+    world.until(STEP, retried).await;
+    assert_eq!(only_order(&client, &id).await.stage, OrderStage::Intended);
+    *world.ca.fail.lock().unwrap() = None;
+    world.until(STEP, || is_active(&client, &id)).await;
+    assert_eq!(world.ca.submits.load(Ordering::SeqCst), 1);
     world.stop(node).await;
 }

@@ -3,7 +3,7 @@
 //! | answer | meaning |
 //! | --- | --- |
 //! | 2xx, a state | issued, pending or rejected: each CA has its words |
-//! | 2xx that cannot be read | the attempt fails; the order stays |
+//! | 2xx that cannot be read | the attempt fails; the order stays, unless it costs nothing |
 //! | 401, 403 | the attempt fails; the order stays |
 //! | 404 soon after the order was placed | pending: the CA's nodes do not know of it yet |
 //! | other 4xx | the order is over |
@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use certlib_core::issuer::OrderState;
-use certlib_core::{Error, Result};
+use certlib_core::{Error, ErrorClass, Result};
 use certlib_net::Answer;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -55,6 +55,10 @@ pub(crate) fn refused(answer: &Answer, submitted: OffsetDateTime, now: OffsetDat
     let is_new = now < submitted + UNKNOWN_FOR;
     match answer.status() {
         404 if is_new => Ok(OrderState::Pending { retry_after: None }),
+        // 410 and the like: whatever is wrong with it will not pass.
+        400..=499 if answer.refused().class() == ErrorClass::IoPermanent => {
+            Err(answer.error(ErrorClass::Validation, "order_refused", "the CA does not have this order any more"))
+        }
         _ => Err(answer.refused()),
     }
 }

@@ -66,6 +66,7 @@ impl Client {
                 order.error = Some(Error::validation(OPERATION, "order_abandoned", why).to_record());
             }
         }
+        order.decisions += 1;
         let event = Event::new(project, "certificate.order_resolved", &certificate.id, data, self.engine.clock.now());
         let mut batch = WriteBatch::new().update(&order)?.insert(&event)?;
         if order.stage.is_open() {

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::order::{Begun, find_or_begin, open_key, place, save};
+use super::order::{Begun, catch_up, find_or_begin, open_key, place, save};
 use super::rate::Limited;
 use super::{CertificatePayload, ISSUE, ORDER_UNCLEAR, RENEW, RENEWAL_FAILED, payload};
 use crate::backoff::Jitter;
@@ -15,7 +15,7 @@ use crate::bundle::{CertificateBundle, Expected, check_issued};
 use crate::context::{Context, Subject};
 use crate::distribution::{self, LOOK_AFTER};
 use crate::error::{Error, ErrorClass, Result, codes};
-use crate::issuer::OrderState;
+use crate::issuer::{OrderState, Recovery};
 use crate::model::{
     Certificate, CertificateState, CertificateVersion, Distribution, Event, ExpiryWatch, LogLevel, Order, OrderStage,
     Severity, Trigger, VersionState,
@@ -101,7 +101,11 @@ impl IssuanceHandler {
                 work.poll(&mut certificate, &mut order).await
             }
             Ok(()) => work.poll(&mut certificate, &mut order).await,
-            Err(error) => Err(work.note_failure(&mut certificate, &mut order, error).await),
+            Err(error) => {
+                // What was not sent, or was refused, can be begun anew; of anything else the CA may have an order.
+                let ends = order.stage == OrderStage::Intended && error.class() == ErrorClass::Validation;
+                Err(work.note_failure(&mut certificate, &mut order, error, ends).await)
+            }
         }
     }
 
@@ -144,7 +148,7 @@ impl Work<'_> {
     async fn poll(&self, certificate: &mut Versioned<Certificate>, order: &mut Versioned<Order>) -> Result<Handled> {
         let issuer = match self.engine.issuer(&self.cx, &order.issuer_id).await {
             Ok(issuer) => issuer,
-            Err(error) => return Err(self.note_failure(certificate, order, error).await),
+            Err(error) => return Err(self.note_failure(certificate, order, error, false).await),
         };
         let handle = order.handle.clone().ok_or_else(|| {
             Error::permanent("issue.poll", "handle_invalid", "the order is placed but its handle is missing")
@@ -162,8 +166,16 @@ impl Work<'_> {
                 error.retry_after()
             }
             // An order that the CA does not know is over. After anything else the CA may still have it: once the
-            // credentials, or what stands in between, are mended, it is taken up again.
-            Err(error) => return Err(self.note_failure(certificate, order, error).await),
+            // credentials, or what stands in between, are mended, it is taken up again. One that costs nothing is not
+            // worth the wait.
+            Err(error) => {
+                let ends = match error.class() {
+                    ErrorClass::Validation => true,
+                    ErrorClass::IoPermanent => matches!(issuer.recovery(), Recovery::Repeat),
+                    _ => false,
+                };
+                return Err(self.note_failure(certificate, order, error, ends).await);
+            }
         };
         let now = self.engine.clock.now();
         let next = issuer.poll_schedule().next(order.polls, order.round_started_at, now, retry_after, Jitter::random());
@@ -291,21 +303,22 @@ impl Work<'_> {
         }
     }
 
-    /// Notes a failure that leaves the order as it is, except that one which can never succeed is closed.
+    /// Notes a failure, which leaves the order as it is unless it `ends` it.
     async fn note_failure(
         &self,
         certificate: &mut Versioned<Certificate>,
         order: &mut Versioned<Order>,
         error: Error,
+        ends: bool,
     ) -> Error {
         if error.is_conflict() {
             // The order may be at the CA already, and is found again.
             return Error::transient("issue.save", "busy", "the order is being changed").with_source(error);
         }
-        let is_unclear = error.code() == codes::ORDER_UNCLEAR;
-        if error.class() == ErrorClass::Validation && !is_unclear {
+        if ends {
             return self.close(certificate, order, OrderStage::Rejected, error).await;
         }
+        let is_unclear = error.code() == codes::ORDER_UNCLEAR;
         let kind = if is_unclear { ORDER_UNCLEAR } else { failure_kind(certificate) };
         match self.record_failure(certificate, order, kind, &error).await {
             Ok(()) => error,
@@ -339,7 +352,7 @@ impl Work<'_> {
         };
         match self.engine.store.commit(batch(order)?).await {
             Ok(_) => {}
-            Err(error) if error.is_conflict() && self.engine.sealer.catch_up(order).await? => {
+            Err(error) if error.is_conflict() && catch_up(self.engine, order).await? => {
                 self.engine.store.commit(batch(order)?).await?;
             }
             Err(error) => return Err(error),

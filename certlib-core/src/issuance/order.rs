@@ -63,6 +63,7 @@ pub(super) async fn find_or_begin(
         handle: None,
         stage: OrderStage::Intended,
         submitted_at: None,
+        decisions: 0,
         polls: 0,
         round_started_at: now,
         error: None,
@@ -117,6 +118,8 @@ pub(super) async fn place(engine: &Engine, cx: &Context, claim: &Claim, order: &
     }
     let issuer = engine.issuer(cx, &order.issuer_id).await?;
     let found = match order.stage {
+        // Before there were references, an order that was intended may have been sent.
+        OrderStage::Intended if order.request.reference.is_empty() => recover(engine, cx, &*issuer, order).await?,
         OrderStage::Submitting => recover(engine, cx, &*issuer, order).await?,
         OrderStage::Parked => return Err(unclear(order)),
         _ => None,
@@ -143,12 +146,16 @@ async fn submit(
     if !matches!(issuer.recovery(), Recovery::Repeat) {
         order.stage = OrderStage::Submitting;
         order.submitted_at = Some(engine.clock.now());
-        save(engine, claim, order).await?;
+        if let Err(error) = save(engine, claim, order).await {
+            order.stage = OrderStage::Intended;
+            return Err(error);
+        }
     }
     let result = issuer.submit(cx, &order.request).await;
-    if result.as_ref().is_err_and(|error| error.effect() == Effect::None) {
-        // Kept together with the failure. If that is lost, the CA is searched in vain, or the order is parked.
+    if result.as_ref().is_err_and(|error| error.effect() == Effect::None) && order.stage == OrderStage::Submitting {
+        // At once, and alone: should it be lost, the CA is searched in vain, or the order is parked.
         order.stage = OrderStage::Intended;
+        save(engine, claim, order).await?;
     }
     result
 }
@@ -169,8 +176,14 @@ async fn recover(
         }
     };
     let since = order.submitted_at.unwrap_or(order.created_at);
-    if let Some(handle) = search.find(cx, &order.request, since - MAX_CLOCK_SKEW).await? {
-        return Ok(Some(handle));
+    match search.find(cx, &order.request, since - MAX_CLOCK_SKEW).await {
+        Ok(Some(handle)) => return Ok(Some(handle)),
+        Ok(None) => {}
+        Err(error) if error.code() == codes::ORDER_AMBIGUOUS => {
+            order.stage = OrderStage::Parked;
+            return Err(unclear(order).with_source(error));
+        }
+        Err(error) => return Err(error),
     }
     // What was not found may not be visible yet.
     match Duration::try_from(since + search.visible_after() - engine.clock.now()) {
@@ -183,25 +196,34 @@ async fn recover(
 }
 
 fn unclear(order: &Order) -> Error {
-    let what = "it is unclear whether the CA has this order, and its orders cannot be searched; look there, and resolve \
-                the order: place it again, or abandon it";
+    let what = "it is unclear whether the CA has this order; look there, and resolve the order: place it again, adopt the \
+                CA's, or abandon it";
     Error::validation("issue.recover", codes::ORDER_UNCLEAR, what).with("order", &order.id)
 }
 
-/// Writes an order back. Who has the claim is alone in that, except that a rotation may wrap its key anew: what the CA
-/// has answered must not be lost over that.
+/// Writes an order back. Besides who has the claim, a rotation may wrap its key anew: what the CA has answered must not be
+/// lost over that. And somebody may decide about it: then the decision stands.
 pub(super) async fn save(engine: &Engine, claim: &Claim, order: &mut Versioned<Order>) -> Result<()> {
     const TRIES: usize = 3;
     for tries in 1.. {
         let batch = WriteBatch::new().require(Condition::Claim(claim.clone())).update(order)?;
         match engine.store.commit(batch).await {
             Ok(_) => break,
-            Err(error) if error.is_conflict() && tries < TRIES && engine.sealer.catch_up(order).await? => {}
+            Err(error) if error.is_conflict() && tries < TRIES && catch_up(engine, order).await? => {}
             Err(error) => return Err(error),
         }
     }
     order.revision += 1;
     Ok(())
+}
+
+/// After a conflict: `true` if only the order's key was wrapped anew meanwhile, and it can be written again.
+pub(super) async fn catch_up(engine: &Engine, order: &mut Versioned<Order>) -> Result<bool> {
+    if !engine.sealer.catch_up(order).await? {
+        return Ok(false);
+    }
+    let stored = engine.store.load::<Order>(&order.id).await?;
+    Ok(stored.revision == order.revision && stored.decisions == order.decisions)
 }
 
 /// The private key of an order.

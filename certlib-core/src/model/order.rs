@@ -30,6 +30,9 @@ pub struct Order {
     /// When it was last sent to the CA.
     #[serde(with = "time::serde::rfc3339::option", default)]
     pub submitted_at: Option<OffsetDateTime>,
+    /// How often somebody decided about it: see [`Client::resolve_order`](crate::Client::resolve_order).
+    #[serde(default)]
+    pub decisions: u32,
     /// Polls made in this round.
     pub polls: u32,
     /// When this round of polling began.

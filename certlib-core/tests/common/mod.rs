@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use certlib_core::bundle::{CertificateBundle, Fingerprint};
-use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget};
+use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget, OrderResolution};
 use certlib_core::clock::{Clock, ManualClock};
 use certlib_core::error::codes;
 use certlib_core::issuer::{
@@ -54,6 +54,10 @@ pub struct FakeCa {
     pub memory: Mutex<Memory>,
     /// How many of the next orders are accepted without an answer.
     pub answers_lost: AtomicUsize,
+    /// How searches fail.
+    pub search_fails: Mutex<Option<fn() -> Error>>,
+    /// Gives the order up while it is being searched.
+    pub abandons: Mutex<Option<Client>>,
     placed: Mutex<HashMap<String, (OffsetDateTime, OrderHandle)>>,
 }
 
@@ -78,6 +82,8 @@ impl FakeCa {
             lifetime: Duration::from_secs(90 * 86_400),
             memory: Mutex::default(),
             answers_lost: AtomicUsize::new(0),
+            search_fails: Mutex::default(),
+            abandons: Mutex::default(),
             placed: Mutex::default(),
         })
     }
@@ -181,6 +187,14 @@ impl OrderSearch for FakeIssuer {
     }
 
     async fn find(&self, _: &Context, request: &IssueRequest, since: OffsetDateTime) -> Result<Option<OrderHandle>> {
+        if let Some(fail) = *self.ca.search_fails.lock().unwrap() {
+            return Err(fail());
+        }
+        let client = self.ca.abandons.lock().unwrap().take();
+        if let Some(client) = client {
+            client.resolve_order("shop", &request.reference, OrderResolution::Abandon).await?;
+            return Ok(None);
+        }
         let placed = self.ca.placed.lock().unwrap();
         let visible = |at: OffsetDateTime| at >= since && self.clock.now() >= at + VISIBLE_AFTER;
         Ok(placed.get(&request.reference).filter(|(at, _)| visible(*at)).map(|(_, handle)| handle.clone()))

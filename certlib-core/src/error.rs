@@ -80,6 +80,8 @@ pub mod codes {
     pub const PLAN_STALE: &str = "plan_stale";
     /// It is unclear whether the CA has an order, and nobody but its users can tell.
     pub const ORDER_UNCLEAR: &str = "order_unclear";
+    /// The target says that it is gone for good: the engine pauses it, with an event, until somebody lifts the pause.
+    pub const TARGET_GONE: &str = "target_gone";
     /// The private key does not belong to the leaf certificate.
     pub const KEY_MISMATCH: &str = "key_mismatch";
 }

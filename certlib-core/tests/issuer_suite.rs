@@ -6,13 +6,16 @@ mod common;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use certlib_core::conformance::issuer::{CaFault, CaFixture, IssuerHarness};
+use certlib_core::conformance::issuer::{CaFault, CaFixture, IssuerHarness, Lab};
 use certlib_core::error::{Effect, Error, Result};
 use certlib_core::issuer::{
     AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderState, Recovery, Revoker, decode_config,
 };
+use certlib_core::poll::PollSchedule;
+use certlib_core::queue::{JobFilter, JobState};
 use certlib_core::secret::SecretString;
 use certlib_core::{CertificateBundle, Context, classify};
 use common::{FakeCa, FakeFactory, Memory};
@@ -34,6 +37,8 @@ struct Ca {
 #[serde(deny_unknown_fields)]
 struct Config {
     number: usize,
+    /// Asks once in so many seconds, whatever the CA says.
+    every: Option<u64>,
 }
 
 /// Every CA that was made; its place is its number.
@@ -56,15 +61,17 @@ impl IssuerFactory for Factory {
         if spec.credentials.as_ref().is_none_or(|password| !password.expose().contains(PASSWORD)) {
             return Err(Error::auth("fake", "denied", "the login is refused"));
         }
-        let ca = self.0.lock().unwrap()[spec.decode_config::<Config>()?.number].clone();
+        let Config { number, every } = spec.decode_config()?;
+        let ca = self.0.lock().unwrap()[number].clone();
         let inner = FakeFactory(ca.inner.clone()).build(cx, spec).await?;
-        Ok(Arc::new(Issuer { ca, inner }))
+        Ok(Arc::new(Issuer { ca, every, inner }))
     }
 }
 
 #[derive(Debug)]
 struct Issuer {
     ca: Ca,
+    every: Option<u64>,
     inner: Arc<dyn AsyncIssuer>,
 }
 
@@ -89,6 +96,11 @@ impl AsyncIssuer for Issuer {
             }
             _ => self.inner.poll(cx, handle).await,
         }
+    }
+
+    fn poll_schedule(&self) -> PollSchedule {
+        let naive = |every| PollSchedule { steps: vec![every], spread: 0.0, max_wait: 7 * 86_400 };
+        self.every.map_or_else(PollSchedule::default, naive)
     }
 
     fn recovery(&self) -> Recovery<'_> {
@@ -189,4 +201,39 @@ mod forgetful {
 mod generous {
     use super::*;
     certlib_core::issuer_conformance!(Harness::new(Memory::Repeats));
+}
+
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+/// The most polls in any ten minutes.
+async fn busiest_ten_minutes(config: Value, time: Duration) -> usize {
+    let harness = Harness::new(Memory::Repeats);
+    let ca = harness.fresh().await.unwrap();
+    let credentials = ca.credentials();
+    let lab = Lab::with_login(&harness, ca, config, credentials).await;
+    lab.ca.set(CaFault::Status { status: 429, retry_after: None }).await;
+    let node = lab.start();
+    lab.client().issue("shop", &lab.certificate).await.unwrap();
+    let end = lab.clock_now() + time;
+    let mut held = 0;
+    while lab.clock_now() < end {
+        lab.go_on(TEN_MINUTES).await;
+        let jobs = lab.store.jobs(&JobFilter::default()).await.unwrap();
+        held += jobs.iter().filter(|job| job.state == JobState::InProgress).count();
+    }
+    assert_eq!(held, 0, "a worker is held");
+    let polls = lab.polls();
+    lab.stop(node).await;
+    let within = |from: usize| polls[from..].iter().take_while(|at| **at < polls[from] + TEN_MINUTES).count();
+    (0..polls.len()).map(within).max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_of_refusals_costs_seven_calls_in_ten_minutes() {
+    let day = Duration::from_secs(86_400);
+    let most = busiest_ten_minutes(json!({ "number": 0 }), day).await;
+    assert!((2..=7).contains(&most), "{most} calls");
+    // A client that asks every second, beside it.
+    let naive = busiest_ten_minutes(json!({ "number": 0, "every": 1 }), 2 * TEN_MINUTES).await;
+    assert!((500..=600).contains(&naive), "{naive} calls");
 }

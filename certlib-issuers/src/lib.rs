@@ -7,7 +7,8 @@
 //! - [`digicert`] (feature `digicert`): DigiCert CertCentral.
 //! - [`globalsign`] (feature `globalsign`): GlobalSign Atlas.
 //! - [`challenge`] (feature `acme`): how names are proven; [`challenge::Http01Responder`] is what a web server embeds.
-//! - [`dns`] (feature `acme`): [`dns::DnsProvider`], and the one that speaks dynamic update (RFC 2136).
+//! - [`dns`] (feature `acme`): [`dns::DnsProvider`], the one that speaks dynamic update (RFC 2136), and those of DNS
+//!   services with an HTTP API.
 //!
 //! Every issuer is made by an [`IssuerFactory`](certlib_core::issuer::IssuerFactory) from plain configuration, which
 //! is refused when it holds a field that nobody knows.
@@ -15,6 +16,7 @@
 #[cfg(feature = "acme")]
 pub mod acme;
 #[cfg(any(feature = "acme", feature = "http", feature = "local-ca"))]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod base64_bytes;
 #[cfg(feature = "acme")]
 pub mod challenge;
@@ -25,10 +27,12 @@ pub mod dns;
 #[cfg(feature = "globalsign")]
 pub mod globalsign;
 #[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod keys;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
 #[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod triage;
 
 use certlib_core::Result;

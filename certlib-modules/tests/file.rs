@@ -215,6 +215,35 @@ async fn bad_commands() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_not_well_after_the_reload_gets_its_former_files() {
+    let machine = Machine::new();
+    let (_, new) = certificate(&["new.test"]);
+    let mut config = machine.config();
+    // This service cannot stand the new certificate.
+    let well =
+        format!("echo check >> '{}'; cmp -s '{}' '{}'", machine.at("log"), machine.at("loaded"), machine.at("well"));
+    config["after_reload_check"] = well.into();
+    let old = machine.old.fullchain_pem() + machine.old.key_pem().unwrap().expose();
+    fs::write(machine.at("well"), old).unwrap();
+    let subject = Subject::new("file", config, machine.location(), None);
+    let plan = subject.plan(&new).await.unwrap();
+    assert!(plan.to_string().trim_end().lines().last().unwrap().contains("test echo check"), "{plan}");
+    let journal = journal();
+    let error = subject.execute(&new, plan, &journal).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.class(), error.effect()),
+        ("check_failed", ErrorClass::IoPermanent, Effect::Possible)
+    );
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);
+    assert!(machine.holds(&machine.old) && machine.loaded(&machine.old));
+    assert_eq!(machine.log(), ["test", "reload", "check"].repeat(2));
+    // Neither the new files nor the former ones: then the rollback has to say so.
+    fs::write(machine.at("well"), "").unwrap();
+    assert_eq!(subject.rollback(&journal).await.unwrap_err().code(), "check_failed");
+    assert!(machine.holds(&machine.old));
+}
+
+#[tokio::test]
 async fn an_expired_certificate_does_not_come_back() {
     let machine = Machine::new();
     let mut subject = machine.subject();
@@ -345,6 +374,10 @@ impl FileSystem for MortalFiles {
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
         self.0.step(LocalFileSystem::new().run(command, timeout)).await
+    }
+
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>> {
+        self.0.step(LocalFileSystem::new().ask(socket, request, timeout)).await
     }
 }
 

@@ -72,6 +72,62 @@ fn subject_with(host: &SimHost, changes: Value) -> Subject {
     Subject::new("ssh", merged(config(host), changes), location(host), Some(credentials()))
 }
 
+/// Commands about labels that a host was given.
+fn label_commands(host: &SimHost) -> Vec<String> {
+    let commands = host.commands();
+    commands.into_iter().filter(|command| command.contains("chcon") || command.contains("restorecon")).collect()
+}
+
+#[tokio::test]
+async fn labels_are_kept_where_selinux_is_enabled() {
+    let (_, bundle) = certificate(&["localhost"]);
+    let plain = host().await;
+    let facts = subject(&plain).deliver(&bundle, &journal()).await.unwrap();
+    assert_eq!(facts.0["label_kept"], true);
+    assert!(label_commands(&plain).is_empty(), "{:?}", label_commands(&plain));
+
+    let host = host().await;
+    host.put_file("/sys/fs/selinux/enforce", "1", 0o644).unwrap();
+    let fresh = "/etc/ssl/it's new.der";
+    let mut subject = subject(&host);
+    subject.target.location["paths"]["der"] = fresh.into();
+    let journal = journal();
+    let facts = subject.deliver(&bundle, &journal).await.unwrap();
+    assert_eq!(facts.0["label_kept"], true);
+    let commands = label_commands(&host);
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for path in [CERT, KEY] {
+        let (_, name) = path.rsplit_once('/').unwrap();
+        let wanted = |command: &&String| {
+            command.contains(&format!("chcon --reference={path} -- /etc/ssl/.{name}.certlib-"))
+                || command.contains(&format!("chcon --reference='\\''{path}'\\'' -- '\\''/etc/ssl/.{name}.certlib-"))
+        };
+        assert!(commands.iter().any(|command| wanted(&command)), "{commands:?}");
+    }
+    assert!(commands[2].contains("restorecon -- ") && commands[2].contains("new.der"), "{commands:?}");
+    let operations: Vec<_> = host.history().into_iter().map(|entry| format!("{:?}", entry.operation)).collect();
+    let first = |what: &str| operations.iter().position(|operation| operation.contains(what)).unwrap();
+    assert!(first("chcon") < first("Renamed"), "readers never see a file with the wrong label");
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);
+    assert_eq!(label_commands(&host).len(), 5, "the former files get their labels, too");
+}
+
+#[tokio::test]
+async fn a_label_that_cannot_be_set_is_a_fact() {
+    let host = host().await;
+    host.put_file("/sys/fs/selinux/enforce", "1", 0o644).unwrap();
+    let chain = "/etc/ssl/new.der";
+    let restore = format!("restorecon -- '{chain}'");
+    let refusal = Action::Reply { exit_code: 1, stdout: String::new(), stderr: "not permitted".into() };
+    host.set_command(&restore, refusal).unwrap();
+    let mut subject = subject(&host);
+    subject.target.location["paths"]["der"] = chain.into();
+    let (_, bundle) = certificate(&["localhost"]);
+    let facts = subject.deliver(&bundle, &journal()).await.unwrap();
+    assert_eq!(facts.0["label_kept"], false);
+    assert!(is(&pair(&host), &bundle));
+}
+
 /// Certificate and key on the host, whether they belong together, and no temporary file beside them.
 fn pair(host: &SimHost) -> (String, String) {
     let text = |path| String::from_utf8(host.file(path).unwrap()).unwrap();

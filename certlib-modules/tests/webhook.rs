@@ -367,7 +367,7 @@ async fn statuses_are_classified() {
         (403, C::Auth, "http_status", Effect::None),
         (404, C::Validation, "http_status", Effect::None),
         (408, C::IoTransient, "http_status", Effect::Possible),
-        (410, C::IoPermanent, "gone", Effect::None),
+        (410, C::IoPermanent, "target_gone", Effect::None),
         (418, C::IoPermanent, "http_status", Effect::None),
         (425, C::IoTransient, "http_status", Effect::None),
         (429, C::IoTransient, "http_status", Effect::None),

@@ -31,6 +31,13 @@ pub struct AddressPolicy {
 }
 
 impl AddressPolicy {
+    /// The public Internet, every private network, and this machine: for peers that must prove who they are before
+    /// anything is said to them, where internal machines are the rule. What no allow-list admits (link-local addresses,
+    /// metadata services, multicast and the like) is forbidden here as well.
+    pub fn internal() -> Self {
+        Self { allow: vec![Cidr::v4([0; 4], 0), Cidr::v6([0; 8], 0)], allow_loopback: true }
+    }
+
     /// Fails unless `addr`, which stands for `host`, may be dialled.
     ///
     /// IPv4 addresses inside IPv6 ones are judged as what they are.
@@ -79,78 +86,18 @@ fn hint(rule: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use certlib_testkit::attacks::ADDRESSES;
+
     use super::*;
 
     fn rule(policy: &AddressPolicy, addr: &str) -> Option<&'static str> {
         policy.broken_rule(addr.parse().unwrap())
     }
 
-    /// Forbidden by default, with the rule that says why.
-    const FORBIDDEN: [(&str, &str); 58] = [
-        ("127.0.0.1", "loopback"),
-        ("127.255.255.254", "loopback"),
-        ("0.0.0.0", "this_network"),
-        ("0.1.2.3", "this_network"),
-        ("10.0.0.0", "private"),
-        ("10.255.255.255", "private"),
-        ("100.64.0.1", "shared"),
-        ("100.127.255.255", "shared"),
-        ("100.100.100.200", "metadata"),
-        ("168.63.129.16", "metadata"),
-        ("169.254.0.1", "link_local"),
-        ("169.254.169.254", "metadata"),
-        ("169.254.170.2", "link_local"),
-        ("172.16.0.1", "private"),
-        ("172.31.255.255", "private"),
-        ("192.168.0.1", "private"),
-        ("192.0.0.1", "protocol_assignments"),
-        ("192.0.0.192", "metadata"),
-        ("192.0.2.1", "documentation"),
-        ("192.88.99.1", "6to4_relay"),
-        ("198.18.0.1", "benchmarking"),
-        ("198.19.255.255", "benchmarking"),
-        ("198.51.100.1", "documentation"),
-        ("203.0.113.1", "documentation"),
-        ("224.0.0.1", "multicast"),
-        ("239.255.255.255", "multicast"),
-        ("240.0.0.1", "reserved"),
-        ("255.255.255.255", "broadcast"),
-        ("::", "unspecified"),
-        ("::1", "loopback"),
-        ("::2", "this_network"),
-        ("::7f00:1", "loopback"),
-        ("::a00:1", "private"),
-        ("::5db8:d70e", "ipv4_compatible"),
-        ("::ffff:127.0.0.1", "loopback"),
-        ("::ffff:10.0.0.1", "private"),
-        ("::ffff:169.254.169.254", "metadata"),
-        ("64:ff9b::7f00:1", "loopback"),
-        ("64:ff9b::a9fe:a9fe", "metadata"),
-        ("64:ff9b:1::5db8:d70e", "local_nat64"),
-        ("64:ff9b:0:0:1::5db8:d70e", "reserved"),
-        ("2002:7f00:1::", "loopback"),
-        ("2002:a9fe:a9fe::1", "metadata"),
-        ("2002:5db8:d70e::1", "6to4"),
-        ("2001::1", "protocol_assignments"),
-        ("2001:2::1", "protocol_assignments"),
-        ("2001:db8::1", "documentation"),
-        ("3fff::1", "documentation"),
-        ("5f00::1", "segment_routing"),
-        ("100::1", "discard"),
-        ("100:0:0:1::1", "dummy"),
-        ("fc00::1", "unique_local"),
-        ("fd00:ec2::254", "metadata"),
-        ("fd20:ce::254", "metadata"),
-        ("fe80::1", "link_local"),
-        ("fec0::1", "site_local"),
-        ("ff02::1", "multicast"),
-        ("4000::1", "reserved"),
-    ];
-
     #[test]
     fn special_addresses_are_forbidden() {
         let policy = AddressPolicy::default();
-        for (addr, expected) in FORBIDDEN {
+        for (addr, expected) in ADDRESSES {
             assert_eq!(rule(&policy, addr), Some(expected), "{addr}");
         }
     }
@@ -190,7 +137,7 @@ mod tests {
         let policy =
             AddressPolicy { allow: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()], allow_loopback: false };
         let admissible = ["private", "shared", "benchmarking", "unique_local"];
-        for (addr, expected) in FORBIDDEN {
+        for (addr, expected) in ADDRESSES {
             let direct = addr.parse::<IpAddr>().unwrap().to_canonical();
             let admitted = admissible.contains(&expected) && registry::embedded(direct).is_none();
             assert_eq!(rule(&policy, addr), (!admitted).then_some(expected), "{addr}");
@@ -209,9 +156,20 @@ mod tests {
     #[test]
     fn the_loopback_switch_admits_loopback_and_nothing_else() {
         let policy = AddressPolicy { allow: Vec::new(), allow_loopback: true };
-        for (addr, expected) in FORBIDDEN {
-            let admitted = ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"].contains(&addr);
+        for (addr, expected) in ADDRESSES {
+            let direct = addr.parse::<IpAddr>().unwrap().to_canonical();
+            let admitted = expected == "loopback" && registry::embedded(direct).is_none();
             assert_eq!(rule(&policy, addr), (!admitted).then_some(expected), "{addr}");
+        }
+    }
+
+    #[test]
+    fn the_internal_policy_admits_what_can_be_admitted_and_nothing_else() {
+        let admissible = ["private", "shared", "benchmarking", "unique_local", "loopback"];
+        for (addr, expected) in ADDRESSES {
+            let direct = addr.parse::<IpAddr>().unwrap().to_canonical();
+            let admitted = admissible.contains(&expected) && registry::embedded(direct).is_none();
+            assert_eq!(rule(&AddressPolicy::internal(), addr), (!admitted).then_some(expected), "{addr}");
         }
     }
 

@@ -110,8 +110,12 @@ pub fn failure(operation: &'static str, url: &HttpUrl, error: reqwest::Error) ->
         Cause::Io(kind) if effect == Effect::None => {
             (classify::io(kind), "connect_failed", "the peer cannot be connected to")
         }
+        // What the peer sent makes no sense: a broken chunk, say, or data that is not compressed as announced. Nothing that
+        // we asked for is wrong because of that.
+        Cause::Unknown | Cause::Io(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+            (ErrorClass::Network, "no_answer", "the connection gave no HTTP answer that can be read")
+        }
         Cause::Io(kind) => (classify::io(kind), "connection_lost", "the connection ended before there was an answer"),
-        Cause::Unknown => (ErrorClass::Network, "no_answer", "the connection gave no HTTP answer that can be read"),
     };
     Error::new(class, operation, code, message).with("url", url).with_effect(effect).with_source(error)
 }

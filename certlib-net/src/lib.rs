@@ -10,6 +10,7 @@
 //! - [`TlsSettings`] says whom to trust; verification is never off by accident.
 //! - [`http`] builds the one HTTP client: no proxy, no redirect, HTTP/1.1, TLS by aws-lc-rs.
 //! - [`Api`] sends requests to the HTTP API of an appliance or service, with limits, and says what failures mean.
+//! - [`signature`] signs requests in the ways of cloud vendors.
 
 mod address;
 mod cidr;
@@ -21,6 +22,8 @@ mod resolve;
 mod api;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+pub mod signature;
 mod timeouts;
 #[cfg(feature = "http")]
 mod tls;

@@ -68,6 +68,14 @@ impl Guard {
     /// # Errors
     /// `Validation` `address_forbidden`; `Network` `dns_failed`.
     pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
+        self.resolve_at_most(host, MOST_ADDRESSES).await
+    }
+
+    /// The same, with up to `most` addresses instead of sixteen.
+    ///
+    /// # Errors
+    /// As [`Guard::resolve`].
+    pub async fn resolve_at_most(&self, host: &str, most: usize) -> Result<Vec<IpAddr>> {
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(addr) = literal.parse() {
             self.policy.check(host, addr)?;
@@ -85,7 +93,7 @@ impl Guard {
         for addr in &addrs {
             self.policy.check(host, *addr)?;
         }
-        addrs.truncate(MOST_ADDRESSES);
+        addrs.truncate(most);
         Ok(addrs)
     }
 }

@@ -7,8 +7,11 @@
 //!   talks to, quirks included.
 //! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,
 //!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
-//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud; [`digicert`] an account of DigiCert
-//!   CertCentral; [`globalsign`] one of GlobalSign Atlas.
+//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud; and, of CAs, [`adcs`] Microsoft AD Certificate
+//!   Services; [`digicert`] an account of DigiCert CertCentral; [`globalsign`] one of GlobalSign Atlas; [`sectigo`] Sectigo
+//!   Certificate Manager; [`entrust`] the services of Entrust.
+//!
+//! [`attacks`] are rows of bad input that every surface of the same kind must refuse.
 //!
 //! # Where the programs come from
 //!
@@ -43,23 +46,31 @@
 //! Everything a counterpart writes lives in a temporary directory that disappears with it, every port is chosen by
 //! the kernel, and no process outlives its guard: not even when the test process is killed.
 
+pub mod adcs;
 mod api;
+pub mod attacks;
 pub mod counterpart;
+mod der;
 pub mod digicert;
+pub mod entrust;
 mod error;
 pub mod f5;
 pub mod globalsign;
+mod guid;
 mod http_server;
 pub mod huawei;
 pub mod locate;
+mod logins;
 pub mod netscaler;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod sectigo;
 pub mod simhost;
 pub mod tls;
 pub mod vault;
 pub mod winrm;
+mod xml;
 
 pub use error::{Error, Result};
 

@@ -75,7 +75,7 @@ pub enum Recipe {
     Apt(&'static [&'static str]),
     /// A Python package at an exact version. The located program is the interpreter of its environment.
     Pip {
-        /// The package's name.
+        /// The package's name, perhaps with extras in brackets.
         package: &'static str,
         /// Its version.
         version: &'static str,
@@ -133,6 +133,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Apt(&["openssh-server", "openssh-client"]),
     },
     Counterpart {
+        name: "sudo",
+        programs: &[program("sudo", "CERTLIB_SUDO", &["sudo"])],
+        recipe: Recipe::Apt(&["sudo"]),
+    },
+    Counterpart {
         name: "nginx",
         programs: &[program("nginx", "CERTLIB_NGINX", &["nginx"])],
         recipe: Recipe::Apt(&["nginx"]),
@@ -168,6 +173,14 @@ pub static COUNTERPARTS: &[Counterpart] = &[
             program("nsupdate", "CERTLIB_NSUPDATE", &["nsupdate"]),
         ],
         recipe: Recipe::Apt(&["bind9", "bind9-dnsutils"]),
+    },
+    Counterpart {
+        name: "powerdns",
+        programs: &[
+            program("pdns_server", "CERTLIB_PDNS_SERVER", &["pdns_server"]),
+            program("sqlite3", "CERTLIB_SQLITE3", &["sqlite3"]),
+        ],
+        recipe: Recipe::Apt(&["pdns-server", "pdns-backend-sqlite3", "sqlite3"]),
     },
     Counterpart {
         name: "mariadb",
@@ -258,6 +271,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Pip { package: "f5-sdk", version: "3.0.21" },
     },
     Counterpart {
+        name: "cert_manager",
+        programs: &[program("cert_manager", "CERTLIB_CERT_MANAGER", &[])],
+        recipe: Recipe::Pip { package: "cert_manager", version: "4.0.0" },
+    },
+    Counterpart {
         name: "exim",
         programs: &[program("exim4", "CERTLIB_EXIM4", &["exim4", "exim"])],
         recipe: Recipe::Apt(&["exim4-daemon-light"]),
@@ -291,6 +309,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         name: "pywinrm",
         programs: &[program("pywinrm", "CERTLIB_PYWINRM", &[])],
         recipe: Recipe::Pip { package: "pywinrm", version: "0.5.0" },
+    },
+    Counterpart {
+        name: "certsrv",
+        programs: &[program("certsrv", "CERTLIB_CERTSRV", &[])],
+        recipe: Recipe::Pip { package: "certsrv[ntlm]", version: "2.1.1" },
     },
     Counterpart {
         name: "pypsrp",
@@ -502,7 +525,9 @@ impl Environment {
 }
 
 fn environment(package: &str, version: &str) -> Environment {
-    Environment { folder: cache_folder().join(format!("{package}-{version}")) }
+    // Without extras.
+    let name = package.split('[').next().unwrap_or(package);
+    Environment { folder: cache_folder().join(format!("{name}-{version}")) }
 }
 
 fn pinned(packages: &[&str], version: &str) -> Vec<String> {

@@ -15,7 +15,7 @@ use bson::{Document, doc};
 use certlib_testkit::{
     counterpart::{
         Acme2Certifier, Apache, Bind, CertificateFiles, Haproxy, KeyType, Mariadb, MongoReplicaSet, Mongod, Nginx,
-        Pebble, Postgres, RenewalWindow, Sshd, WebServer, random_mac_key, s_client_fingerprint,
+        Pebble, Postgres, PowerDns, RenewalWindow, Sshd, WebServer, random_mac_key, s_client_fingerprint,
     },
     locate,
     pki::TestCa,
@@ -498,6 +498,34 @@ async fn bind_takes_signed_updates_only() {
 
     let (folder, addr) = (bind.folder().to_owned(), bind.addr());
     bind.stop().await.unwrap();
+    assert_gone(&folder, addr).await;
+}
+
+// --- PowerDNS ---
+
+#[tokio::test]
+async fn powerdns_takes_changes_with_its_key_only() {
+    let server = require!(PowerDns::start(&["example.test", "sub.example.test"]).await);
+    assert_eq!(server.dig("anything.sub.example.test", "A").await.unwrap(), ["127.0.0.1"]);
+    let name = "_acme-challenge.www.sub.example.test";
+    server.insert(name, "TXT", "\"one\"").await.unwrap();
+    assert_eq!(server.txt(name).await.unwrap(), ["one"]);
+    let patch = async |key: &str| {
+        let body = format!(
+            r#"{{"rrsets":[{{"name":"{name}.","type":"TXT","changetype":"REPLACE","ttl":60,"records":[{{"content":"\"two\"","disabled":false}}]}}]}}"#
+        );
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("{}/servers/localhost/zones/sub.example.test.", server.api_url());
+        client.patch(url).header("X-API-Key", key).body(body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(patch("wrong").await, 401);
+    assert_eq!(server.txt(name).await.unwrap(), ["one"]);
+    assert_eq!(patch(server.api_key()).await, 204);
+    assert_eq!(server.txt(name).await.unwrap(), ["two"]);
+    assert!(!format!("{server:?}").contains(server.api_key()));
+
+    let (folder, addr) = (server.folder().to_owned(), server.addr());
+    server.stop().await.unwrap();
     assert_gone(&folder, addr).await;
 }
 

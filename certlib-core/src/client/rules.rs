@@ -17,7 +17,8 @@ pub struct TargetRules {
     pub approval: Option<ApprovalRule>,
     /// When it may be touched; `None`: always.
     pub window: Option<MaintenanceWindow>,
-    /// Nothing is delivered until somebody lifts the pause.
+    /// Nothing is delivered until somebody lifts the pause. The engine sets it, too: for a target that is gone for good,
+    /// with an event `target.disabled`.
     pub paused: bool,
 }
 

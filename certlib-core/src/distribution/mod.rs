@@ -8,6 +8,7 @@
 mod approval;
 mod fanout;
 mod gate;
+mod gone;
 mod journal;
 mod outcome;
 mod target;

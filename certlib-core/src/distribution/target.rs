@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::EXECUTE;
 use super::fanout::{Pass, overruled};
+use super::gone;
 use super::journal::StoredJournal;
 use crate::context::{Context, Subject};
 use crate::error::{Effect, Error, ErrorRecord, Result, codes};
@@ -378,6 +379,10 @@ impl Work<'_> {
                 Ok(Next::Done(End::failed(refused(&why, &code, &reason), false, false)))
             }
             Err(error) if error.code() == codes::LEASE_LOST => Err(error),
+            Err(error) if gone::is_gone(&error) => {
+                let reason = "the target is gone for good";
+                Ok(Next::Done(End::failed(refused(&why, codes::TARGET_GONE, reason), false, false)))
+            }
             Err(error) => {
                 // Still in the middle: the next pass goes on with the way back.
                 let mut record = error.to_record();
@@ -404,10 +409,11 @@ impl Work<'_> {
             && former.is_some_and(|former| matches!(former.state, VersionState::Revoked { .. })))
     }
 
-    /// Bounds a step of a module, and ends it when somebody else has taken over.
+    /// Bounds a step of a module, and ends it when somebody else has taken over. A target that says that it is gone for
+    /// good is paused here, whatever the step.
     async fn within<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
         let engine = &self.pass.engine;
-        tokio::select! {
+        let result = tokio::select! {
             biased;
             () = self.pass.context.lost.cancelled() => {
                 Err(Error::validation("distribution", codes::LEASE_LOST, "the job belongs to somebody else now"))
@@ -417,7 +423,13 @@ impl Work<'_> {
                 Err(Error::transient("distribution", "deadline", "the module took too long")
                     .with_effect(Effect::Possible))
             }
+        };
+        if let Err(error) = &result
+            && gone::is_gone(error)
+        {
+            gone::disable(self.pass, &self.target_run, error).await?;
         }
+        result
     }
 
     /// Writes the end down and lets go of the target.

@@ -32,7 +32,8 @@ pub struct Target {
     /// When it may be touched; `None`: always.
     #[serde(default)]
     pub window: Option<MaintenanceWindow>,
-    /// Nothing is delivered here until somebody lifts the pause.
+    /// Nothing is delivered here until somebody lifts the pause. Set by people, and by the engine when the target says that
+    /// it is gone for good.
     #[serde(default)]
     pub paused: bool,
     /// Since when.

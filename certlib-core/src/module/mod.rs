@@ -39,7 +39,9 @@ use crate::error::Result;
 ///
 /// # Errors
 /// With [`Effect::None`](crate::Effect::None) when the target is certainly unchanged; otherwise
-/// [`Effect::Possible`](crate::Effect::Possible), and the engine rolls back.
+/// [`Effect::Possible`](crate::Effect::Possible), and the engine rolls back. An error with the code
+/// [`TARGET_GONE`](crate::error::codes::TARGET_GONE), class `IoPermanent`, says that the target is gone for good and not
+/// only away: the engine then pauses it and writes an event `target.disabled`.
 pub trait DistributionModule: Debug + Send + Sync + 'static {
     /// The kind's stable name, such as `"ssh"`.
     const KIND: &'static str;

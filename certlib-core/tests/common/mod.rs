@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use certlib_core::bundle::{CertificateBundle, Fingerprint};
 use certlib_core::client::{Client, NewCertificate, NewIssuer, NewTarget};
 use certlib_core::clock::{Clock, ManualClock};
+use certlib_core::error::codes;
 use certlib_core::issuer::{
     AsyncIssuer, IssueRequest, IssuerFactory, IssuerSpec, OrderHandle, OrderSearch, OrderState, Recovery, RenewalInfo,
     RenewalWindow, RevocationReason, Revoker,
@@ -226,6 +227,10 @@ pub enum Fault {
     Refuses,
     KeepsServingOld,
     BreaksHalfway,
+    /// Says at first sight that it is gone for good.
+    Gone,
+    /// Says so when the change is made, and again when it is to be taken back.
+    GoneHalfway,
 }
 
 /// Targets in memory: a file and what is served, which differ until "reload".
@@ -273,6 +278,10 @@ fn text(fingerprint: Option<Fingerprint>) -> String {
     fingerprint.map_or_else(|| "absent".to_owned(), |fingerprint| fingerprint.to_string())
 }
 
+fn gone() -> Error {
+    Error::permanent("fake.connect", codes::TARGET_GONE, "there is nobody any more")
+}
+
 impl DistributionModule for FakeModule {
     const KIND: &'static str = "fake";
     type Config = HashMap<String, Value>;
@@ -292,6 +301,9 @@ impl DistributionModule for FakeModule {
         let now = self.0.with(target.name, |target| target.clone());
         if now.fault == Some(Fault::Unreachable) {
             return Err(Error::network("fake.connect", "connect_refused", "nobody there"));
+        }
+        if now.fault == Some(Fault::Gone) {
+            return Err(gone());
         }
         if now.fault == Some(Fault::Refuses) {
             return Err(Error::auth("fake.connect", "login_refused", "wrong password"));
@@ -331,6 +343,9 @@ impl DistributionModule for FakeModule {
         if now.fault == Some(Fault::BreaksHalfway) {
             return Err(Error::network("fake.execute", "reset", "gone").with_effect(Effect::Possible));
         }
+        if now.fault == Some(Fault::GoneHalfway) {
+            return Err(gone().with_effect(Effect::Possible));
+        }
         if now.fault != Some(Fault::KeepsServingOld) {
             self.0.with(target.name, |target| target.served = Some(new));
         }
@@ -349,6 +364,9 @@ impl DistributionModule for FakeModule {
 
     async fn rollback(&self, _: &Context, target: Target<'_, Self>, undo: Vec<Undo>) -> Result<RollbackOutcome> {
         let Some(first) = undo.first() else { return Ok(RollbackOutcome::NothingToDo) };
+        if self.0.with(target.name, |target| target.fault) == Some(Fault::GoneHalfway) {
+            return Err(gone());
+        }
         Ok(self.0.with(target.name, |target| {
             if target.file == first.file {
                 return RollbackOutcome::NothingToDo;

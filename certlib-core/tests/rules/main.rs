@@ -7,6 +7,7 @@ mod approvals;
 #[path = "../common/mod.rs"]
 mod common;
 mod going_back;
+mod gone;
 mod policy;
 mod rollout;
 mod windows;

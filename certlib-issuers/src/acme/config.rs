@@ -8,13 +8,16 @@ use certlib_core::poll::PollSchedule;
 use certlib_core::secret::{Secret, SecretBytes, SecretString};
 use certlib_core::store::SharedStore;
 use certlib_core::{Error, Result};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::client;
 use crate::challenge::{Dns01, Method};
-use crate::dns::{DnsProvider, Propagation, PropagationConfig, Resolver, Rfc2136, Rfc2136Config};
+use crate::dns::{
+    self, DnsProvider, Environment, Kind, Propagation, PropagationConfig, Resolver, Rfc2136, Rfc2136Config,
+};
 
 const OPERATION: &str = "acme.config";
 
@@ -80,14 +83,15 @@ pub struct Http01Config {}
 #[serde(deny_unknown_fields)]
 pub struct Dns01Config {
     /// Where records are written: an object with the provider's `kind` and its settings. `rfc2136` takes those of
-    /// [`Rfc2136Config`]; a registered provider of one's own takes none.
+    /// [`Rfc2136Config`]; the other built-in kinds are listed in [`dns`](crate::dns); a registered provider of one's own
+    /// takes none.
     pub provider: Map<String, Value>,
     /// How records are looked for before the CA is told.
     #[serde(default)]
     pub propagation: PropagationConfig,
 }
 
-/// Credentials of an ACME issuer, as JSON. Both are optional.
+/// Credentials of an ACME issuer, as JSON. All are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AcmeCredentials {
@@ -95,10 +99,18 @@ pub(super) struct AcmeCredentials {
     eab_hmac_key: Option<SecretString>,
     /// Base64.
     tsig_secret: Option<SecretString>,
+    /// Its fields are the business of the DNS provider, which reads the text itself.
+    dns: Option<IgnoredAny>,
+    #[serde(skip)]
+    text: Option<SecretString>,
 }
 
-/// DNS providers registered by kind.
-pub(super) type Providers = BTreeMap<String, Arc<dyn DnsProvider>>;
+/// DNS providers: those registered by kind, and what built-in ones are made with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Providers {
+    pub(super) registered: BTreeMap<String, Arc<dyn DnsProvider>>,
+    pub(super) environment: Environment,
+}
 
 impl AcmeConfig {
     /// # Errors
@@ -146,6 +158,9 @@ impl AcmeConfig {
         };
         let (provider, primary): (Arc<dyn DnsProvider>, _) = match dns.provider_kind(providers)? {
             Provider::Registered(provider) => (provider, None),
+            Provider::BuiltIn(kind, settings) => {
+                (kind.build(settings, credentials.text.as_ref(), &providers.environment)?, None)
+            }
             Provider::Rfc2136(config) => {
                 let secret = credentials.tsig_secret.as_ref().ok_or_else(|| missing("tsig_secret"))?;
                 (Arc::new(Rfc2136::new(&config, secret)?), Some(config.server))
@@ -168,6 +183,7 @@ impl AcmeConfig {
 
 enum Provider {
     Rfc2136(Rfc2136Config),
+    BuiltIn(&'static Kind, Map<String, Value>),
     Registered(Arc<dyn DnsProvider>),
 }
 
@@ -183,9 +199,18 @@ impl Dns01Config {
             config.check()?;
             return Ok(Provider::Rfc2136(config));
         }
-        match providers.get(kind) {
-            Some(_) if !settings.is_empty() => Err(invalid(field, "this kind takes no settings")),
-            Some(provider) => Ok(Provider::Registered(provider.clone())),
+        // One's own come first: they may take the place of built-in ones.
+        if let Some(provider) = providers.registered.get(kind) {
+            if !settings.is_empty() {
+                return Err(invalid(field, "this kind takes no settings"));
+            }
+            return Ok(Provider::Registered(provider.clone()));
+        }
+        match dns::kind(kind) {
+            Some(built_in) => {
+                built_in.check(settings.clone(), &providers.environment)?;
+                Ok(Provider::BuiltIn(built_in, settings))
+            }
             None => Err(invalid(field, "there is no such kind of provider").with("kind", kind.escape_debug())),
         }
     }
@@ -196,13 +221,12 @@ impl AcmeCredentials {
     /// `Validation` `credentials_invalid`; the text is not quoted.
     pub(super) fn decode(text: Option<&SecretString>) -> Result<Self> {
         let Some(text) = text else { return Ok(Self::default()) };
-        serde_json::from_str(text.expose()).map_err(|_| {
-            Error::validation(
-                OPERATION,
-                "credentials_invalid",
-                "the credential is a JSON object with eab_hmac_key, tsig_secret, or both, as strings",
-            )
-        })
+        let decoded: Self = serde_json::from_str(text.expose()).map_err(|_| {
+            let why =
+                "the credential is a JSON object with some of eab_hmac_key and tsig_secret, which are strings, and dns";
+            Error::validation(OPERATION, "credentials_invalid", why)
+        })?;
+        Ok(Self { text: decoded.dns.is_some().then(|| text.duplicate()), ..decoded })
     }
 }
 
@@ -241,7 +265,7 @@ mod tests {
     use super::*;
 
     fn verdict(config: &Value) -> Option<String> {
-        let checked = decode_config::<AcmeConfig>(config).and_then(|config| config.check(&Providers::new()));
+        let checked = decode_config::<AcmeConfig>(config).and_then(|config| config.check(&Providers::default()));
         checked.err().map(|error| error.code().to_owned())
     }
 

@@ -3,8 +3,10 @@
 //! [`AcmeFactory`] makes the issuers, from [`AcmeConfig`] and, where needed, a credential:
 //!
 //! ```json
-//! { "eab_hmac_key": "for an external account", "tsig_secret": "for DNS-01 by dynamic update" }
+//! { "eab_hmac_key": "for an external account", "tsig_secret": "for DNS-01 by dynamic update", "dns": {} }
 //! ```
+//!
+//! What `dns` holds depends on the DNS provider; see [`dns`](crate::dns).
 //!
 //! The protocol is spoken by `instant-acme`, over an HTTP client of ours. Names are proven by HTTP-01 or DNS-01 (see
 //! [`challenge`](crate::challenge)). Profiles, renewal information (RFC 9773) and the replacement of predecessors are
@@ -20,6 +22,7 @@ mod jws;
 mod order;
 mod revoke;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,7 +58,17 @@ impl AcmeFactory {
     /// Adds a DNS provider of one's own: a configuration chooses it by `{"kind": kind}`.
     #[must_use]
     pub fn with_dns_provider(mut self, kind: impl Into<String>, provider: Arc<dyn DnsProvider>) -> Self {
-        self.providers.insert(kind.into(), provider);
+        self.providers.registered.insert(kind.into(), provider);
+        self
+    }
+
+    /// Admits the programs in `folder` as DNS providers of kind `exec`; see
+    /// [`ExecConfig`](crate::dns::ExecConfig). Without it, none is.
+    ///
+    /// Whoever may create an issuer can have any of them run, with arguments of their own choice.
+    #[must_use]
+    pub fn with_hooks(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.providers.environment.hooks = Some(folder.into());
         self
     }
 }

@@ -7,9 +7,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certlib_core::secret::SecretBytes;
 use certlib_core::{Error, ErrorClass, Result, Secret, classify};
 
-use super::command;
+use super::label::{self, Labels};
+use super::{command, socket};
 use crate::files::{Attributes, CommandOutput, FileState, FileSystem, Found, Replaced};
 
 /// The file system of this machine, with the rights of this process. Blocking calls run on tokio's blocking threads.
@@ -77,8 +79,11 @@ impl FileSystem for LocalFileSystem {
     async fn replace(&self, from: &str, to: &str) -> Result<Replaced> {
         let (from, to) = (from.to_owned(), to.to_owned());
         blocking(move || {
-            fs::rename(&from, &to).map_err(|error| failed("file.rename", "write_failed", &to, error))?;
-            Ok(Replaced::Atomically)
+            let labels = label::labels();
+            let labels = labels.as_ref().map(|labels| labels as &dyn Labels);
+            let kept = label::with_label(labels, &from, &to, || fs::rename(&from, &to))
+                .map_err(|error| failed("file.rename", "write_failed", &to, error))?;
+            Ok(Replaced::atomically().with_label(kept))
         })
         .await
     }
@@ -106,6 +111,10 @@ impl FileSystem for LocalFileSystem {
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
         command::run(command, timeout).await
+    }
+
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>> {
+        socket::ask(socket, request, timeout).await
     }
 }
 

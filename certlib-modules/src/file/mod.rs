@@ -31,11 +31,36 @@
 //!     None,
 //! );
 //! ErasedModule::check(&FileModule::new(), &target)?;
+//!
+//! // HAProxy serves the new certificate at once, without a reload; the file is for its next start.
+//! let target = TargetSpec::new(
+//!     "t-2",
+//!     "HAProxy on this machine",
+//!     json!({
+//!         "haproxy": {"socket": "/run/haproxy/admin.sock"},
+//!         "after_reload_check": "systemctl is-active haproxy",
+//!         "endpoints": [{"host": "127.0.0.1", "port": 443, "server_name": "www.example.com"}],
+//!     }),
+//!     json!({"paths": {"combined": "/etc/haproxy/tls/www.pem"}}),
+//!     None,
+//! );
+//! ErasedModule::check(&FileModule::new(), &target)?;
 //! # Ok::<(), certlib_core::Error>(())
 //! ```
+//!
+//! # Rights
+//! This process needs to write into the directories of the files, and to read what is there; to give files to others, it
+//! has to be root. A [`Haproxy`](crate::files::Haproxy) needs `stats socket PATH level admin` in its configuration, with a
+//! mode and a group that let this process write to the socket.
+//!
+//! Where SELinux is enabled, a new file gets the label of the one in whose place it comes, or by `restorecon` the one that
+//! the policy has for that place. Where that is not permitted it is delivered all the same, and the fact `label_kept` is
+//! false.
 
 mod command;
+mod label;
 mod local;
+mod socket;
 
 use certlib_core::module::{
     ApprovedPlan, Capabilities, DistributionModule, Facts, Journal, Plan, RollbackOutcome, Target, Validation,

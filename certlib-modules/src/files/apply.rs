@@ -6,10 +6,10 @@ use certlib_core::error::codes;
 use certlib_core::module::{ApprovedPlan, Facts, Journal, Verb};
 use certlib_core::secret::SecretBytes;
 use certlib_core::{CertificateBundle, Context, Effect, Error, Result};
-use futures::future::{join_all, try_join_all};
+use futures::future::{join_all, try_join, try_join_all};
 use uuid::Uuid;
 
-use super::filesystem::{FileSystem, Found, Replaced};
+use super::filesystem::{FileSystem, Found};
 use super::survey::base;
 use super::undo::{Change, Is, Swap, Undo};
 use super::{Delivery, FILE_LIMIT, formats, path, sha256};
@@ -26,6 +26,7 @@ struct Swapped {
     resumed: bool,
     gap: bool,
     owner_lost: bool,
+    label_lost: bool,
 }
 
 impl Delivery<'_> {
@@ -35,8 +36,8 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// As [`plan`](Delivery::plan), and `Validation` `plan_stale`, `foreign_change`, `wrong_machine`; `IoPermanent` `write_failed`,
-    /// `test_failed`, `command_failed`; `IoTransient` `command_timeout`, `command_no_status`, `cancelled`. After the
-    /// first rename the effect is [`Effect::Possible`].
+    /// `test_failed`, `command_failed`, `haproxy_refused`, `check_failed`; `IoTransient` `command_timeout`, `command_no_status`,
+    /// `haproxy_busy`, `cancelled`. As [`FileSystem::ask`]. After the first rename the effect is [`Effect::Possible`].
     pub async fn execute(
         &self,
         cx: &Context,
@@ -48,13 +49,18 @@ impl Delivery<'_> {
         self.check()?;
         let entries = journal.entries().await?;
         let reload_recorded = entries.iter().any(|entry| matches!(entry, Undo::Reloading));
-        let swap = entries.into_iter().find_map(|entry| match entry {
-            Undo::Swap(swap) => Some(swap),
-            Undo::Reloading => None,
-        });
-        let swapped = match swap {
-            Some(swap) => self.resume(fs, bundle, &swap).await.map_err(possible)?,
-            None => match self.begin(cx, fs, bundle, plan, journal).await? {
+        let (mut swap, mut commit) = (None, None);
+        for entry in entries {
+            match entry {
+                Undo::Swap(recorded) => swap = swap.or(Some(recorded)),
+                Undo::Committing(recorded) => commit = commit.or(Some(recorded)),
+                Undo::Reloading => {}
+            }
+        }
+        let swapped = match (swap, &commit) {
+            (Some(swap), _) => self.resume(fs, bundle, &swap).await.map_err(possible)?,
+            (None, Some(_)) => self.resume_commit(fs, bundle).await.map_err(possible)?,
+            (None, None) => match self.begin(cx, fs, bundle, plan, journal).await? {
                 Some(swapped) => swapped,
                 None => return Ok(Facts::new().with("changed", Vec::<String>::new()).with("reloaded", false)),
             },
@@ -64,12 +70,16 @@ impl Delivery<'_> {
             journal.record("reload", &Undo::Reloading).await.map_err(possible)?;
         }
         self.reload(fs).await?;
+        self.commit(fs, bundle, commit.as_ref(), journal).await?;
+        self.check_reloaded(fs).await?;
         Ok(Facts::new()
             .with("changed", swapped.paths)
             .with("reloaded", self.settings.reload_command.is_some())
+            .with("haproxy", self.settings.haproxy.is_some())
             .with("resumed", swapped.resumed)
             .with("replaced_with_gap", swapped.gap)
-            .with("owner_kept", !swapped.owner_lost))
+            .with("owner_kept", !swapped.owner_lost)
+            .with("label_kept", !swapped.label_lost))
     }
 
     /// A first attempt. `None` when there is nothing to do at all.
@@ -83,13 +93,13 @@ impl Delivery<'_> {
     ) -> Result<Option<Swapped>> {
         cx.check_cancelled(OPERATION)?;
         let plan = plan.plan();
-        let items = self.survey(fs, bundle).await?;
-        if base(&items) != plan.base {
-            return Err(stale("the files on the target are not those that the plan saw; plan again"));
+        let (items, memory) = try_join(self.survey(fs, bundle), self.memory(fs)).await?;
+        if base(&items, memory.as_deref()) != plan.base {
+            return Err(stale("the target is not as the plan saw it; plan again"));
         }
         let changed: Vec<_> = items.iter().filter(|item| !item.keep).collect();
         if changed.is_empty() {
-            let reloads = plan.steps.iter().any(|step| step.verb == Verb::Reload);
+            let reloads = plan.steps.iter().any(|step| matches!(step.verb, Verb::Reload | Verb::Call));
             return Ok(reloads.then(Swapped::default));
         }
         cx.check_cancelled(OPERATION)?;
@@ -134,6 +144,15 @@ impl Delivery<'_> {
         Ok(Swapped { paths, resumed: true, ..swapped })
     }
 
+    /// Another attempt, after one that found every file as it should be and was about to tell HAProxy.
+    async fn resume_commit(&self, fs: &dyn FileSystem, bundle: &CertificateBundle) -> Result<Swapped> {
+        let items = self.survey(fs, bundle).await?;
+        if items.iter().any(|item| !item.keep) {
+            return Err(stale("the files on the target are not those that an interrupted attempt saw; plan again"));
+        }
+        Ok(Swapped { resumed: true, ..Swapped::default() })
+    }
+
     /// What was going to be written to this file.
     fn recorded_content(&self, change: &Change, bundle: &CertificateBundle) -> Result<SecretBytes> {
         if let Some(content) = &change.after.content {
@@ -163,7 +182,8 @@ impl Delivery<'_> {
         }
         for (change, _) in work {
             let replaced = fs.replace(&change.temporary(&swap.nonce), &change.real).await.map_err(possible)?;
-            swapped.gap |= replaced == Replaced::WithGap;
+            swapped.gap |= replaced.gap;
+            swapped.label_lost |= replaced.label_lost;
             swapped.paths.push(change.path.clone());
         }
         sync(fs, work.iter().map(|(change, _)| change.real.as_str())).await.map_err(possible)?;
@@ -191,6 +211,13 @@ impl Delivery<'_> {
         let Some(command) = &self.settings.reload_command else { return Ok(()) };
         let output = fs.run(command, self.command_timeout()).await.map_err(possible)?;
         output.require_success("files.reload", "command_failed", command)
+    }
+
+    /// Asks whether the service is well.
+    pub(super) async fn check_reloaded(&self, fs: &dyn FileSystem) -> Result<()> {
+        let Some(command) = &self.settings.after_reload_check else { return Ok(()) };
+        let output = fs.run(command, self.command_timeout()).await.map_err(possible)?;
+        output.require_success("files.check", "check_failed", command)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What delivery needs of a machine: a few file operations and a shell.
+//! What delivery needs of a machine: a few file operations, a shell, and sockets of services.
 
 use std::fmt::{self, Debug};
 use std::time::Duration;
@@ -9,7 +9,10 @@ use certlib_core::secret::SecretBytes;
 
 use super::command::CommandOutput;
 
-/// The files and the shell of one machine.
+/// How much of a socket's answer is read, in bytes.
+pub const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// The files, the shell and the sockets of one machine.
 ///
 /// The operations are coarse, so that a remote implementation needs few round trips; delivery calls independent ones
 /// at the same time. Paths are absolute and [checked](super::Layout::check).
@@ -43,7 +46,8 @@ pub trait FileSystem: Debug + Send + Sync {
     /// everything durable where that is possible. Answers whether the owner is the one asked for.
     async fn stage(&self, path: &str, content: &[u8], attributes: &Attributes) -> Result<bool>;
 
-    /// Puts the file `from` in the place of `to`, which may exist, in one step where that is possible.
+    /// Puts the file `from` in the place of `to`, which may exist, in one step where that is possible. Where SELinux is
+    /// enabled, it takes the label of the file in whose place it comes, or the one that the policy has for that place.
     async fn replace(&self, from: &str, to: &str) -> Result<Replaced>;
 
     /// Removes the file `path`; succeeds when it does not exist.
@@ -57,6 +61,14 @@ pub trait FileSystem: Debug + Send + Sync {
     /// # Errors
     /// Only when the command could not be started or the machine was lost; see [`CommandOutput`] for the rest.
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput>;
+
+    /// Sends `request` to the UNIX socket `socket` and reads the answer: until the other side ends it, which may be
+    /// before it has taken all of the request, or has said [`ANSWER_LIMIT`] bytes.
+    ///
+    /// # Errors
+    /// `IoPermanent`: `socket_missing`, `forwarding_refused` where the machine passes nothing on to sockets. `Network`:
+    /// `socket_refused` when nobody listens there, or for a reason that the machine does not tell; `socket_timeout`.
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>>;
 }
 
 /// What is at a path.
@@ -120,9 +132,29 @@ impl Attributes {
 
 /// How a file took the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replaced {
-    /// In one step: readers saw the old file or the new one.
-    Atomically,
-    /// The old file was removed first: for a moment there was none.
-    WithGap,
+#[non_exhaustive]
+pub struct Replaced {
+    /// The old file was removed first: for a moment there was none. Otherwise readers saw the old file or the new one.
+    pub gap: bool,
+    /// The SELinux label of the place could not be given to the new file.
+    pub label_lost: bool,
+}
+
+impl Replaced {
+    /// In one step.
+    pub fn atomically() -> Self {
+        Self { gap: false, label_lost: false }
+    }
+
+    /// Not in one step.
+    pub fn with_gap() -> Self {
+        Self { gap: true, label_lost: false }
+    }
+
+    /// Sets whether the label is the one that belongs there.
+    #[must_use]
+    pub fn with_label(mut self, kept: bool) -> Self {
+        self.label_lost = !kept;
+        self
+    }
 }

@@ -5,8 +5,9 @@
 //!
 //! - [`Delivery::plan`] looks at every path and says what would change.
 //! - [`Delivery::execute`] records the former files, writes the new ones beside them, renames them into place close
-//!   together, runs the test command, then the reload command. At every moment each path holds the old file or the new
-//!   one, whole. After a crash it goes on where it stopped; it never records its own files as the former ones.
+//!   together, runs the test command, then the reload command, gives the certificate to a [`Haproxy`], and asks at last
+//!   whether the service is well. At every moment each path holds the old file or the new one, whole. After a crash it goes on
+//!   where it stopped; it never records its own files as the former ones.
 //! - [`Delivery::probe`] and [`Delivery::read_back`] prove that the new certificate is served, or at least in place.
 //! - [`Delivery::rollback`] puts the former files back, and refuses when somebody else changed them meanwhile.
 
@@ -14,6 +15,7 @@ mod apply;
 mod command;
 mod filesystem;
 pub(crate) mod formats;
+mod haproxy;
 mod layout;
 mod owner;
 mod path;
@@ -33,7 +35,8 @@ use certlib_core::{Error, Result};
 use serde::Deserialize;
 
 pub use self::command::{CommandOutput, Ended, OUTPUT_LIMIT, capture, quote};
-pub use self::filesystem::{Attributes, FileState, FileSystem, Found, Replaced};
+pub use self::filesystem::{ANSWER_LIMIT, Attributes, FileState, FileSystem, Found, Replaced};
+pub use self::haproxy::{Commit, Haproxy};
 pub use self::layout::{Format, Layout, Mode, Output, Paths};
 pub use self::pfx::{PfxOptions, PfxProfile};
 pub use self::undo::{Change, Former, New, Swap, Undo};
@@ -58,9 +61,14 @@ pub struct Settings {
     pub test_command: Option<String>,
     /// Makes the service read its files again, such as `systemctl reload nginx`.
     pub reload_command: Option<String>,
-    /// How long a command may take, in milliseconds. One that takes longer counts as failed and is stopped; a remote
-    /// host may let it run on.
+    /// Asks the service whether it is well, such as `systemctl is-active nginx`; run last, after a rollback, too. A
+    /// delivery whose check fails has failed, and is taken back.
+    pub after_reload_check: Option<String>,
+    /// How long a command, or an answer of HAProxy, may take, in milliseconds. A command that takes longer counts as
+    /// failed and is stopped; a remote host may let it run on.
     pub command_timeout_ms: u64,
+    /// The HAProxy to which the certificate is given at once, after the reload command if there is one, too.
+    pub haproxy: Option<Haproxy>,
     /// Where the certificate must be served afterwards. Without any, validation reads the files back.
     pub endpoints: Vec<Endpoint>,
     /// How PKCS#12 files are made.
@@ -68,12 +76,14 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// No commands, no endpoints; 60 s for a command.
+    /// No commands, no HAProxy, no endpoints; 60 s for a command.
     fn default() -> Self {
         Self {
             test_command: None,
             reload_command: None,
+            after_reload_check: None,
             command_timeout_ms: 60_000,
+            haproxy: None,
             endpoints: Vec::new(),
             pfx: PfxOptions::default(),
         }
@@ -121,7 +131,7 @@ impl<'a> Delivery<'a> {
     ///
     /// # Errors
     /// `Validation`: as [`Layout::check`]; `pfx_password_missing`, `command_invalid`, `timeout_invalid`,
-    /// `endpoint_invalid`.
+    /// `endpoint_invalid`, `haproxy_needs_combined`, `haproxy_name_invalid`.
     pub fn check(&self) -> Result<()> {
         self.layout.check()?;
         if self.layout.paths.pfx.is_some() && self.pfx_password.is_none() {
@@ -132,7 +142,11 @@ impl<'a> Delivery<'a> {
             ));
         }
         let settings = self.settings;
-        let commands = [("test_command", &settings.test_command), ("reload_command", &settings.reload_command)];
+        let commands = [
+            ("test_command", &settings.test_command),
+            ("reload_command", &settings.reload_command),
+            ("after_reload_check", &settings.after_reload_check),
+        ];
         for (field, command) in commands {
             if let Some(command) = command {
                 command::check(command).map_err(|error| error.with("field", field))?;
@@ -146,6 +160,7 @@ impl<'a> Delivery<'a> {
             )
             .with("field", "command_timeout_ms"));
         }
+        self.check_haproxy()?;
         settings.endpoints.iter().try_for_each(Endpoint::check)
     }
 

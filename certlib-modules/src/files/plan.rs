@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use certlib_core::module::{Plan, Step, Verb};
 use certlib_core::{CertificateBundle, Context, Error, Result};
-use futures::future::{join_all, try_join, try_join_all};
+use futures::future::{join_all, try_join_all, try_join3};
 
 use super::filesystem::{FileSystem, Found};
 use super::survey::{Item, base};
-use super::{Delivery, FILE_LIMIT, path, sha256};
+use super::{Delivery, FILE_LIMIT, haproxy, path, sha256};
 use crate::probe;
 
 /// Space that must be free in a directory before anything is written, in bytes.
@@ -19,18 +19,23 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// `Validation`: as [`check`](Delivery::check); `path_not_a_file`, `link_dangling`, `file_too_large`,
-    /// `path_duplicate`, `path_escapes_root`, `directory_missing`, `owner_unknown`, `key_missing`. `IoPermanent`
-    /// `disk_full`, `permission_denied`. `Network` when the machine is lost.
+    /// `path_duplicate`, `path_escapes_root`, `directory_missing`, `owner_unknown`, `key_missing`,
+    /// `haproxy_certificate_unknown`. `IoPermanent` `disk_full`, `permission_denied`, `haproxy_not_understood`. As
+    /// [`FileSystem::ask`]. `Network` when the machine is lost.
     pub async fn plan(&self, cx: &Context, fs: &dyn FileSystem, bundle: &CertificateBundle) -> Result<Plan> {
         self.check()?;
-        let (items, ()) = try_join(self.survey(fs, bundle), self.check_directories(fs)).await?;
+        let look = try_join3(self.survey(fs, bundle), self.check_directories(fs), self.memory(fs));
+        let (items, (), memory) = look.await?;
         let mut steps: Vec<Step> = items.iter().map(|item| file_step(item, bundle)).collect();
-        if items.iter().any(|item| !item.keep) || self.needs_reload(cx, bundle).await {
+        let changes = items.iter().any(|item| !item.keep) || !haproxy::has(memory.as_deref(), bundle);
+        if changes || self.needs_reload(cx, bundle).await {
             let settings = self.settings;
             steps.extend(settings.test_command.as_ref().map(|command| Step::new(Verb::Test, command)));
             steps.extend(settings.reload_command.as_ref().map(|command| Step::new(Verb::Reload, command)));
+            steps.extend(memory.as_ref().and_then(|memory| self.haproxy_step(memory, bundle)));
+            steps.extend(settings.after_reload_check.as_ref().map(|command| Step::new(Verb::Test, command)));
         }
-        Ok(Plan::new(self.module, self.target, base(&items), steps))
+        Ok(Plan::new(self.module, self.target, base(&items, memory.as_deref()), steps))
     }
 
     async fn check_directories(&self, fs: &dyn FileSystem) -> Result<()> {

@@ -15,17 +15,24 @@ impl Delivery<'_> {
     /// Makes the target as it was before. Tolerates nothing done, half done, and done twice.
     ///
     /// Refused with `foreign_change` when a file is neither the new one nor the former one, with `backup_expired` when
-    /// the certificate that would come back has expired, and with `wrong_machine` when the delivery was elsewhere.
+    /// the certificate that would come back has expired, and with `wrong_machine` when the delivery was elsewhere; with
+    /// `foreign_change`, too, when HAProxy has another certificate than either, and with `haproxy_former_lost` when the one
+    /// that it had was in no file.
     ///
     /// # Errors
     /// `Network` when the machine is lost; `IoPermanent` `permission_denied`, `write_failed`; after the files are back,
-    /// as the commands (`test_failed`, `command_failed`, `command_timeout`, `command_no_status`), unless all endpoints
-    /// serve the former certificate all the same.
+    /// as the commands (`test_failed`, `command_failed`, `check_failed`, `command_timeout`, `command_no_status`) and HAProxy
+    /// (`haproxy_refused`, `haproxy_busy`, as [`FileSystem::ask`]), unless all endpoints serve the
+    /// former certificate all the same.
     pub async fn rollback(&self, cx: &Context, fs: &dyn FileSystem, undo: &[Undo]) -> Result<RollbackOutcome> {
         let reloaded = undo.iter().any(|entry| matches!(entry, Undo::Reloading));
         let swap = undo.iter().find_map(|entry| match entry {
             Undo::Swap(swap) => Some(swap),
-            Undo::Reloading => None,
+            _ => None,
+        });
+        let commit = undo.iter().find_map(|entry| match entry {
+            Undo::Committing(commit) => Some(commit),
+            _ => None,
         });
         let Some(swap) = swap else { return Ok(RollbackOutcome::NothingToDo) };
         if swap.machine != self.machine {
@@ -46,12 +53,25 @@ impl Delivery<'_> {
         if let Some(change) = changed.iter().find(|change| self.backup_expired(cx, change)) {
             return Ok(refused("backup_expired", "would come back with an expired certificate", change));
         }
+        if let Some(commit) = commit {
+            match self.memory(fs).await {
+                Ok(memory) => {
+                    let refusal = memory.and_then(|memory| Self::memory_refusal(commit, swap, &memory));
+                    if let Some((code, reason)) = refusal {
+                        return Ok(RollbackOutcome::Refused { code: code.to_owned(), reason: reason.to_owned() });
+                    }
+                }
+                // The files can go back all the same: they are what the next start reads. It is told below.
+                Err(error) => tracing::warn!(%error, "HAProxy does not say what it serves"),
+            }
+        }
         remove_strays(fs, swap).await?;
-        if changed.is_empty() && !reloaded {
+        let told = reloaded || commit.is_some();
+        if changed.is_empty() && !told {
             return Ok(RollbackOutcome::NothingToDo);
         }
         restore(fs, swap, &changed).await.map_err(possible)?;
-        if reloaded && let Err(error) = self.load_former(fs).await {
+        if told && let Err(error) = self.load_former(fs, swap, reloaded, commit.is_some()).await {
             if !self.serves_former(cx, swap).await {
                 return Err(error);
             }
@@ -60,9 +80,15 @@ impl Delivery<'_> {
         Ok(RollbackOutcome::RolledBack)
     }
 
-    async fn load_former(&self, fs: &dyn FileSystem) -> Result<()> {
+    async fn load_former(&self, fs: &dyn FileSystem, swap: &Swap, reloaded: bool, committed: bool) -> Result<()> {
         self.test(fs).await?;
-        self.reload(fs).await
+        if reloaded {
+            self.reload(fs).await?;
+        }
+        if committed {
+            self.serve_former(fs, swap).await?;
+        }
+        self.check_reloaded(fs).await
     }
 
     /// Whether every endpoint serves the former certificate: then it does not matter that a command failed, as one does

@@ -110,9 +110,9 @@ fn check_distinct(items: &[Item<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// A digest of what the target looks like.
-pub(super) fn base(items: &[Item<'_>]) -> String {
-    let state: Vec<_> = items
+/// A digest of what the target looks like: its files, and what HAProxy has in memory.
+pub(super) fn base(items: &[Item<'_>], memory: Option<&str>) -> String {
+    let files: Vec<_> = items
         .iter()
         .map(|item| match &item.found {
             Found::Absent => (&item.output.path, None),
@@ -123,5 +123,9 @@ pub(super) fn base(items: &[Item<'_>]) -> String {
         })
         .collect();
     // Strings and numbers always encode.
-    sha256(&serde_json::to_vec(&state).unwrap_or_default())
+    let files = serde_json::to_vec(&files).unwrap_or_default();
+    match memory {
+        Some(memory) => sha256(&[&files, memory.as_bytes()].concat()),
+        None => sha256(&files),
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
 use super::filesystem::{Attributes, FileState, Found};
+use super::haproxy::Commit;
 use super::layout::Format;
 use super::survey::{Item, real};
 use super::{path, sha256};
@@ -21,6 +22,8 @@ pub enum Undo {
     Swap(Swap),
     /// The service is about to be told to read its files.
     Reloading,
+    /// HAProxy is about to be given the certificate.
+    Committing(Commit),
 }
 
 /// All files of one swap.

@@ -20,11 +20,12 @@ impl Delivery<'_> {
         Some(verdict(join_all(endpoints.iter().map(|endpoint| probe::check(cx, endpoint, expected))).await))
     }
 
-    /// Reads every file back and compares content and mode: the proof that is left without endpoints. The only
-    /// "endpoint" of the answer is called `files`.
+    /// Reads every file back and compares content and mode: the proof that is left without endpoints. The
+    /// "endpoint" of the answer is called `files`; there is another one called `haproxy` where [one](super::Haproxy) is
+    /// told.
     ///
     /// # Errors
-    /// As [`FileSystem::observe`], and `key_missing`.
+    /// As [`FileSystem::observe`] and [`FileSystem::ask`], and `key_missing`.
     pub async fn read_back(&self, fs: &dyn FileSystem, bundle: &CertificateBundle) -> Result<Validation> {
         let outputs = self.layout.outputs();
         let found = try_join_all(outputs.iter().map(|(_, output)| fs.observe(&output.path, FILE_LIMIT))).await?;
@@ -36,7 +37,9 @@ impl Delivery<'_> {
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let leaf = problem.is_none().then(|| bundle.fingerprint());
-        Ok(verdict(vec![EndpointCheck::new("files", leaf, 1, problem)]))
+        let mut checks = vec![EndpointCheck::new("files", leaf, 1, problem)];
+        checks.extend(self.haproxy_check(fs, bundle).await?);
+        Ok(verdict(checks))
     }
 
     fn problem(

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use certlib_core::error::{Error, ErrorClass, Result, codes};
 use certlib_core::{Context, classify};
+use certlib_net::signature::{self, Signed, sdk_hmac};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 use time::format_description::well_known::Rfc2822;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::OnceCell;
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::config::{HuaweiConfig, HuaweiCredentials, HuaweiLocation, Resource, Service};
-use super::sign::{self, Signed};
 use super::{HuaweiCloud, OPERATION};
 use crate::net::{Answer, Api, Lookup};
 
@@ -155,12 +154,12 @@ impl<'a> Cloud<'a> {
         if !call.query.is_empty() {
             request = request.query(call.query);
         }
-        let host = host(request.url());
+        let host = signature::host(request.url());
         let mut headers = vec![("host", host.as_str())];
         headers.extend(project.map(|id| ("x-project-id", id)));
         let token = self.credentials.security_token.as_ref();
         headers.extend(token.map(|token| ("x-security-token", token.expose().as_str())));
-        let date = sign::date(cx.clock.now());
+        let date = sdk_hmac::date(cx.clock.now());
         let signed = Signed {
             method: call.method.as_str(),
             url: request.url(),
@@ -168,7 +167,7 @@ impl<'a> Cloud<'a> {
             body: call.body.as_deref().map_or(&[], Vec::as_slice),
         };
         let key = self.credentials.access_key.expose();
-        let authorization = sign::authorization(&signed, &date, key, &self.credentials.secret_key).into();
+        let authorization = sdk_hmac::authorization(&signed, &date, key, &self.credentials.secret_key).into();
         request = request.header("x-sdk-date", &date).secret_header("authorization", &authorization);
         if let Some(id) = project {
             request = request.header("x-project-id", id);
@@ -186,13 +185,6 @@ impl<'a> Cloud<'a> {
     pub(super) fn enterprise_project(&self) -> Vec<(&str, &str)> {
         self.location.enterprise_project_id.iter().map(|id| ("enterprise_project_id", id.as_str())).collect()
     }
-}
-
-/// What the `Host` header says.
-fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    // The URL leaves out the port that goes without saying, as the header does.
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The error that an answer without success is, by its status and the vendor's code. What the peer says in words is
@@ -290,17 +282,6 @@ mod tests {
         }
         for body in ["", "<html>", "[]", r#"{"error_code": 7}"#, r#"{"error_code": "two words"}"#] {
             assert_eq!(vendor_code(body.as_bytes()), None, "{body}");
-        }
-    }
-
-    #[test]
-    fn the_host_has_a_port_only_if_the_header_does() {
-        for (url, expected) in [
-            ("https://elb.example/x", "elb.example"),
-            ("https://elb.example:443/x", "elb.example"),
-            ("http://127.0.0.1:8080/x", "127.0.0.1:8080"),
-        ] {
-            assert_eq!(host(&Url::parse(url).unwrap()), expected);
         }
     }
 }

@@ -75,7 +75,6 @@ mod plan;
 mod project;
 mod rollback;
 mod scm;
-mod sign;
 mod stores;
 mod survey;
 mod undo;

@@ -106,7 +106,7 @@ impl Login {
     /// Reads the credential. Touches neither network nor files.
     ///
     /// # Errors
-    /// `Validation`: `login_ambiguous`, `server_missing`, `server_superfluous`, `not_in_cluster`; as
+    /// `Validation`: `login_ambiguous`, `token_invalid`, `server_missing`, `server_superfluous`, `not_in_cluster`; as
     /// [`kubeconfig::read`]; as [`Connection::check`].
     pub(super) fn new(
         config: &KubernetesConfig,
@@ -151,6 +151,12 @@ impl Login {
             }
         };
         login.connection.check(&login.url()?)?;
+        if let Who::Token(token) = &login.who
+            && (token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            let why = "a token is printable ASCII without spaces and line breaks";
+            return Err(Error::validation(OPERATION, "token_invalid", why));
+        }
         Ok(login)
     }
 

@@ -7,11 +7,15 @@
 //! Where more certificates are shown, each must have issued the one before it: clients cannot build a path from a chain
 //! that was put together wrongly. Whether an OCSP staple is shown is reported, too. With [`Endpoint::starttls`] the
 //! handshake comes after the upgrade of another protocol.
+//!
+//! Endpoints are dialled under the address policy of [`Endpoint::addresses`], which by default admits the machines that
+//! certificates are served on, internal ones and this one included, but never link-local addresses, metadata services and
+//! the like. One forbidden address among a name's refuses the name; what was checked is what is dialled.
 
 mod handshake;
 mod starttls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use certlib_core::module::EndpointCheck;
@@ -22,6 +26,7 @@ use serde::Deserialize;
 
 use self::handshake::{Outcome, handshake};
 pub use self::starttls::Starttls;
+use crate::net::{AddressPolicy, Guard};
 
 /// How many addresses of one host are looked at.
 const MAX_ADDRESSES: usize = 32;
@@ -42,6 +47,9 @@ pub struct Endpoint {
     /// How the server is asked to go on with TLS, where it begins without.
     #[serde(default)]
     pub starttls: Option<Starttls>,
+    /// Which addresses the endpoint may have; by default those of [`AddressPolicy::internal`].
+    #[serde(default = "AddressPolicy::internal")]
+    pub addresses: AddressPolicy,
     /// How long one try may take, in milliseconds: resolving, connecting and the handshake.
     #[serde(default = "five_seconds")]
     pub dial_timeout_ms: u64,
@@ -77,6 +85,7 @@ impl Endpoint {
             port,
             server_name: None,
             starttls: None,
+            addresses: AddressPolicy::internal(),
             dial_timeout_ms: five_seconds(),
             tries: three(),
             delay_ms: two_seconds(),
@@ -86,16 +95,19 @@ impl Endpoint {
     /// Checks the endpoint's own settings.
     ///
     /// # Errors
-    /// `Validation` `endpoint_invalid`.
+    /// `Validation`: `endpoint_invalid`; `address_forbidden` for an address that the policy does not admit.
     pub fn check(&self) -> Result<()> {
         let minutes = 10 * 60 * 1000;
         let in_range = (1..=100).contains(&self.tries)
             && (1..=minutes).contains(&self.dial_timeout_ms)
             && self.delay_ms <= minutes
             && self.port != 0
-            && !self.host.is_empty();
+            && is_host(&self.host);
         if in_range && self.name().is_some() {
-            return Ok(());
+            return match self.host.parse() {
+                Ok(address) => self.addresses.check(&self.host, address),
+                Err(_) => Ok(()),
+            };
         }
         Err(Error::validation(
             "probe.check",
@@ -120,13 +132,20 @@ impl Endpoint {
     }
 }
 
+/// Whether `text` can be a DNS name or an address. A zone (`fe80::1%eth0`) is none.
+fn is_host(text: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.len() <= 253 && text.chars().all(part))
+}
+
 /// Looks until every address of `endpoint` serves the leaf `expected`, or its tries are used up.
 ///
 /// Failure is an answer: see [`EndpointCheck::problem`]. Cancel-safe.
 pub async fn check(cx: &Context, endpoint: &Endpoint, expected: Fingerprint) -> EndpointCheck {
     let mut tries = 1;
+    let guard = Guard::new(endpoint.addresses.clone());
     loop {
-        let check = attempt(endpoint, expected, tries).await;
+        let check = attempt(&guard, endpoint, expected, tries).await;
         if check.problem.is_none() || tries >= endpoint.tries {
             return check;
         }
@@ -137,16 +156,16 @@ pub async fn check(cx: &Context, endpoint: &Endpoint, expected: Fingerprint) -> 
 
 /// Looks once, whatever the number of tries of `endpoint` is. Cancel-safe.
 pub async fn look(_cx: &Context, endpoint: &Endpoint, expected: Fingerprint) -> EndpointCheck {
-    attempt(endpoint, expected, 1).await
+    attempt(&Guard::new(endpoint.addresses.clone()), endpoint, expected, 1).await
 }
 
-async fn attempt(endpoint: &Endpoint, expected: Fingerprint, tries: u32) -> EndpointCheck {
+async fn attempt(guard: &Guard, endpoint: &Endpoint, expected: Fingerprint, tries: u32) -> EndpointCheck {
     let limit = Duration::from_millis(endpoint.dial_timeout_ms);
     let answer = |found, problem| EndpointCheck::new(endpoint.label(), found, tries, problem);
     let Some(name) = endpoint.name() else {
         return answer(None, Some("the server name cannot be sent in a TLS handshake".to_owned()));
     };
-    let addresses = match tokio::time::timeout(limit, resolve(&endpoint.host, endpoint.port)).await {
+    let addresses = match tokio::time::timeout(limit, resolve(guard, endpoint)).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(problem)) => return answer(None, Some(problem)),
         Err(_) => return answer(None, Some("the host name could not be resolved in time".to_owned())),
@@ -173,22 +192,24 @@ async fn attempt(endpoint: &Endpoint, expected: Fingerprint, tries: u32) -> Endp
     }
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let found = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| format!("the host name cannot be resolved: {error}"))?;
-    let mut addresses: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
+async fn resolve(guard: &Guard, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, String> {
+    let found = guard.resolve_at_most(&endpoint.host, MAX_ADDRESSES).await.map_err(|error| {
+        // The resolver's own words are in the source; where there is none, the guard's say it all.
+        match std::error::Error::source(&error) {
+            Some(source) => format!("the host name cannot be resolved: {source}"),
+            None => error.to_string(),
+        }
+    })?;
+    let mut addresses: Vec<SocketAddr> =
+        found.into_iter().map(|address| SocketAddr::new(address, endpoint.port)).collect();
     addresses.sort();
     addresses.dedup();
-    if addresses.is_empty() {
-        return Err("the host name has no address".to_owned());
-    }
     Ok(addresses)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use certlib_core::clock::ManualClock;
     use certlib_testkit::pki::TestCa;
@@ -247,6 +268,59 @@ mod tests {
         let bad = check(&cx, &endpoint(address), other.fingerprint.parse().unwrap()).await;
         assert_eq!(bad.found, Some(expected));
         assert!(bad.problem.unwrap().contains("another certificate"));
+    }
+
+    #[derive(Debug)]
+    struct Answers(Mutex<Vec<Vec<IpAddr>>>);
+
+    #[async_trait::async_trait]
+    impl crate::net::Lookup for Answers {
+        async fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
+            let mut answers = self.0.lock().unwrap();
+            Ok(if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() })
+        }
+    }
+
+    fn resolving(addresses: AddressPolicy, answers: &[&[&str]]) -> Guard {
+        let parse = |answer: &&[&str]| answer.iter().map(|addr| addr.parse().unwrap()).collect();
+        Guard::with_lookup(addresses, Arc::new(Answers(Mutex::new(answers.iter().map(parse).collect()))))
+    }
+
+    /// The server holds the right certificate, and would be found if it were dialled.
+    #[tokio::test]
+    async fn a_name_with_a_forbidden_address_is_not_dialled_at_all() {
+        let ca = TestCa::new("root").unwrap();
+        let served = ca.issue(&["localhost"]).unwrap();
+        let expected: Fingerprint = served.fingerprint.parse().unwrap();
+        let address = server(&served, &served.key_pem).await;
+        let named = Endpoint { tries: 1, ..Endpoint::new("served.test", address.port()) };
+        let look = async |guard: &Guard| attempt(guard, &named, expected, 1).await;
+
+        let good = look(&resolving(AddressPolicy::internal(), &[&["127.0.0.1"]])).await;
+        assert_eq!((good.found, good.problem), (Some(expected), None));
+        let allowed = ["private", "shared", "benchmarking", "unique_local", "loopback"];
+        for (bad, rule) in certlib_testkit::attacks::ADDRESSES {
+            let alone = resolving(AddressPolicy::default(), &[&[bad]]);
+            let rebound = resolving(
+                AddressPolicy { allow_loopback: true, ..AddressPolicy::default() },
+                &[&["127.0.0.1"], &["127.0.0.1", "0.0.0.0", bad]],
+            );
+            assert_eq!(look(&rebound).await.problem, None, "the first answer is dialled, and it alone");
+            let mut guards = vec![alone, rebound];
+            // Addresses inside other addresses are never internal.
+            if AddressPolicy::internal().check("h", bad.parse().unwrap()).is_err() {
+                guards.push(resolving(AddressPolicy::internal(), &[&[bad]]));
+                guards.push(resolving(AddressPolicy::internal(), &[&["127.0.0.1", bad]]));
+                guards.push(resolving(AddressPolicy::internal(), &[&[bad, "127.0.0.1"]]));
+            } else {
+                assert!(allowed.contains(&rule), "{bad}");
+            }
+            for guard in guards {
+                let refused = look(&guard).await;
+                let problem = refused.problem.unwrap();
+                assert!(refused.found.is_none() && problem.contains("address_forbidden"), "{bad}: {problem}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -355,12 +429,18 @@ mod tests {
             Endpoint::new("", 443),
             Endpoint::new("a b", 443),
             Endpoint::new("a", 0),
+            Endpoint::new("fe80::1%eth0", 443),
+            Endpoint { server_name: Some("a".to_owned()), ..Endpoint::new("user@b", 443) },
             Endpoint { tries: 0, ..Endpoint::new("a", 1) },
             Endpoint { dial_timeout_ms: 0, ..Endpoint::new("a", 1) },
         ];
         for endpoint in bad {
             assert_eq!(endpoint.check().unwrap_err().code(), "endpoint_invalid", "{endpoint:?}");
         }
+        Endpoint::new("10.0.0.1", 443).check().unwrap();
+        assert_eq!(Endpoint::new("169.254.169.254", 80).check().unwrap_err().code(), "address_forbidden");
+        let strict: Endpoint = serde_json::from_str(r#"{"host": "10.0.0.1", "addresses": {}}"#).unwrap();
+        assert_eq!(strict.check().unwrap_err().code(), "address_forbidden");
         assert!(serde_json::from_str::<Endpoint>(r#"{"host": "a", "timeout": 1}"#).is_err());
         assert!(serde_json::from_str::<Endpoint>(r#"{"host": "a", "starttls": "ftp"}"#).is_err());
         let mail: Endpoint = serde_json::from_str(r#"{"host": "a", "port": 587, "starttls": "smtp"}"#).unwrap();

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::hostkey::HostKey;
 use crate::files::{Layout, Settings};
+use crate::net::AddressPolicy;
 
 /// The longest time-out that makes sense, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 10 * 60 * 1000;
@@ -32,14 +33,19 @@ pub struct SshLocation {
 pub struct SshConfig {
     /// How the host proves who it is. Required.
     pub host_key: HostKey,
+    /// Which addresses the host may have (`addresses`); by default those of [`AddressPolicy::internal`].
+    pub addresses: AddressPolicy,
     /// How long connecting may take, in milliseconds, for each address of the host (`dial_timeout_ms`, 10 s).
     pub dial_timeout: Duration,
     /// How long the SSH handshake and the login may take each (`handshake_timeout_ms`, 20 s).
     pub handshake_timeout: Duration,
-    /// How long the answer to one SFTP request may take (`request_timeout_ms`, 30 s), rounded up to seconds.
+    /// How long the answer to one SFTP request, or one operation by `sudo`, may take (`request_timeout_ms`,
+    /// 30 s); that of a request is rounded up to seconds.
     pub request_timeout: Duration,
     /// How often a silent connection is asked for a sign of life (`keepalive_ms`, 15 s); lost after three without.
     pub keepalive: Duration,
+    /// Whether files are read and written, and commands run, as root by way of `sudo -n` (`sudo`, false).
+    pub sudo: bool,
     /// Commands, endpoints and formats.
     pub settings: Settings,
 }
@@ -74,9 +80,7 @@ pub struct SshCredentials {
 
 impl SshLocation {
     pub(super) fn check(&self) -> Result<()> {
-        let plain = |c: char| {
-            !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '@' | ',' | '[' | ']' | '!' | '*' | '?')
-        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
         if self.host.is_empty() || self.host.len() > 255 || !self.host.chars().all(plain) || self.port == 0 {
             return Err(Error::validation(
                 "ssh.check",
@@ -108,6 +112,14 @@ impl SshConfig {
             }
         }
         self.host_key.check()
+    }
+
+    /// Fails for a host that is an address which the policy does not admit. Names are judged when they are dialled.
+    pub(super) fn admits(&self, host: &str) -> Result<()> {
+        match host.parse() {
+            Ok(address) => self.addresses.check(host, address),
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -148,22 +160,35 @@ impl<'de> Deserialize<'de> for SshConfig {
         #[derive(Deserialize)]
         struct Own {
             host_key: HostKey,
+            #[serde(default = "AddressPolicy::internal")]
+            addresses: AddressPolicy,
             dial_timeout_ms: Option<u64>,
             handshake_timeout_ms: Option<u64>,
             request_timeout_ms: Option<u64>,
             keepalive_ms: Option<u64>,
+            #[serde(default)]
+            sudo: bool,
         }
-        const OWN: [&str; 5] =
-            ["host_key", "dial_timeout_ms", "handshake_timeout_ms", "request_timeout_ms", "keepalive_ms"];
+        const OWN: [&str; 7] = [
+            "host_key",
+            "addresses",
+            "dial_timeout_ms",
+            "handshake_timeout_ms",
+            "request_timeout_ms",
+            "keepalive_ms",
+            "sudo",
+        ];
         let map = Map::<String, Value>::deserialize(deserializer)?;
         let (own, settings): (Own, Settings) = split(map, &OWN).map_err(de::Error::custom)?;
         let duration = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
         Ok(Self {
             host_key: own.host_key,
+            addresses: own.addresses,
             dial_timeout: duration(own.dial_timeout_ms, 10_000),
             handshake_timeout: duration(own.handshake_timeout_ms, 20_000),
             request_timeout: duration(own.request_timeout_ms, 30_000),
             keepalive: duration(own.keepalive_ms, 15_000),
+            sudo: own.sudo,
             settings,
         })
     }

@@ -17,9 +17,7 @@ use tokio::time::timeout;
 use super::auth;
 use super::config::{SshConfig, SshCredentials, SshLocation};
 use super::hostkey::Expectation;
-
-/// How many addresses of one host are tried.
-const MAX_ADDRESSES: usize = 16;
+use crate::net::{AddressPolicy, Guard};
 
 /// How many unanswered signs of life end a connection.
 const KEEPALIVE_MAX: usize = 3;
@@ -42,7 +40,7 @@ impl Connection {
     /// `Network`: `resolve_failed`, `connect_refused`, `connect_timeout`, `connect_failed`, `handshake_timeout`,
     /// `connection_lost`; `Auth`: `host_key_unknown`, `host_key_changed`, `host_key_revoked`,
     /// `host_certificate_invalid`, `auth_refused`; `IoPermanent`: `not_ssh`, `no_common_algorithm`; `Validation`:
-    /// `private_key_invalid`, `passphrase_missing`, `certificate_invalid`.
+    /// `address_forbidden`, `private_key_invalid`, `passphrase_missing`, `certificate_invalid`.
     pub(super) async fn open(
         cx: &Context,
         location: &SshLocation,
@@ -82,7 +80,7 @@ async fn greet(
         if keys.is_empty() && certificates.is_empty() {
             return Err(first_refusal.unwrap_or_else(|| expected.nothing_in_common()));
         }
-        let stream = dial(&location.host, location.port, config.dial_timeout).await?;
+        let stream = dial(&config.addresses, &location.host, location.port, config.dial_timeout).await?;
         let settings = Arc::new(client_config(config, keys, certificates));
         let client = Client { expected: expected.clone(), now: cx.clock.now() };
         let greeting = client::connect_stream(settings, stream, client);
@@ -106,13 +104,15 @@ async fn greet(
     }
 }
 
-async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream> {
+async fn dial(policy: &AddressPolicy, host: &str, port: u16, limit: Duration) -> Result<TcpStream> {
     let operation = "ssh.connect";
     let unresolved = |message| Error::network(operation, "resolve_failed", message);
-    let resolved = timeout(limit, tokio::net::lookup_host((host, port))).await;
-    let addresses: Vec<SocketAddr> = match resolved {
-        Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES).collect(),
-        Ok(Err(error)) => return Err(unresolved("the host name cannot be resolved").with_source(error)),
+    let addresses = match timeout(limit, Guard::new(policy.clone()).resolve(host)).await {
+        Ok(Ok(addresses)) => addresses.into_iter().map(|address| SocketAddr::new(address, port)),
+        Ok(Err(error)) if error.class() == ErrorClass::Network => {
+            return Err(unresolved("the host name cannot be resolved").with_source(error));
+        }
+        Ok(Err(forbidden)) => return Err(forbidden),
         Err(_) => return Err(unresolved("the host name could not be resolved in time")),
     };
     let mut last = unresolved("the host name has no address");

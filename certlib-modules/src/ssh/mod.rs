@@ -26,8 +26,40 @@
 //!     Some(Secret::new(r#"{"user": "deploy", "password": "..."}"#.to_owned())),
 //! );
 //! ErasedModule::check(&SshModule::new(), &target)?;
+//!
+//! // A login without rights of its own, and a HAProxy that need not be reloaded.
+//! let target = TargetSpec::new(
+//!     "t-2",
+//!     "web-02",
+//!     json!({
+//!         "host_key": {"fingerprint": "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"},
+//!         "sudo": true,
+//!         "haproxy": {"socket": "/run/haproxy/admin.sock"},
+//!         "after_reload_check": "systemctl is-active haproxy",
+//!         "endpoints": [{"host": "web-02.example.com"}],
+//!     }),
+//!     json!({"host": "web-02.example.com", "paths": {"combined": "/etc/haproxy/site.pem"}}),
+//!     Some(Secret::new(r#"{"user": "deploy", "password": "..."}"#.to_owned())),
+//! );
+//! ErasedModule::check(&SshModule::new(), &target)?;
 //! # Ok::<(), certlib_core::Error>(())
 //! ```
+//!
+//! # Rights on the host
+//! - Without `sudo`, the login needs to write into the directories of the files, and to read what is there. To give files
+//!   to others, it has to be root.
+//! - With `sudo`, files are looked at, written and renamed, and the commands run, as root. That takes a rule such as
+//!   `deploy ALL=(root) NOPASSWD: /bin/sh`, and no `requiretty`. A password is never asked for: `sudo_refused`.
+//!   Whoever can write any file as root is root, so a narrower rule would protect nothing. Each operation is one
+//!   `sudo -n -- /bin/sh -c` with a constant script and the paths as its arguments; contents go through standard input and
+//!   output, so that neither the list of processes nor the log of `sudo` shows a key. The host needs GNU or BusyBox tools.
+//! - A [`Haproxy`](crate::files::Haproxy) is reached through the connection itself (`direct-streamlocal@openssh.com`), always
+//!   with the rights of the login: no program is needed on the host, and `sudo` does not help. OpenSSH allows it unless
+//!   `AllowStreamLocalForwarding`, `DisableForwarding` or an option of the login's key says no; it answers alike for that and
+//!   for a socket that the login may not use: `socket_refused`.
+//! - Where SELinux is enabled, a new file gets the label of the one in whose place it comes (`chcon`), or the one that the
+//!   policy has for that place (`restorecon`). Where that is not permitted it is delivered all the same, and the fact
+//!   `label_kept` is false. A login that is locked into a directory does not see whether SELinux is enabled.
 
 mod auth;
 mod config;
@@ -37,6 +69,8 @@ mod hostkey;
 mod hosts;
 mod parked;
 mod sftp;
+mod socket;
+mod sudo;
 
 use certlib_core::module::{
     ApprovedPlan, Capabilities, DistributionModule, Facts, Journal, Plan, RollbackOutcome, Target, Validation,
@@ -49,7 +83,8 @@ pub use self::hostkey::HostKey;
 use self::hosts::{Hosts, PER_HOST};
 use self::parked::{Key, Parked};
 use self::sftp::RemoteFileSystem;
-use crate::files::{Delivery, Undo};
+use self::sudo::Elevated;
+use crate::files::{Delivery, FileSystem, Undo};
 
 /// Delivers to files of a host that is reached by SSH.
 #[derive(Debug, Clone)]
@@ -95,6 +130,28 @@ impl SshModule {
     }
 }
 
+/// Whose rights a host's files are used with.
+enum Rights<'a> {
+    Login(&'a RemoteFileSystem),
+    Root(Elevated<'a>),
+}
+
+impl<'a> Rights<'a> {
+    fn of(target: Target<'_, SshModule>, connection: &'a RemoteFileSystem) -> Self {
+        match target.config.sudo {
+            true => Self::Root(Elevated::new(connection, target.config.request_timeout)),
+            false => Self::Login(connection),
+        }
+    }
+
+    fn files(&self) -> &dyn FileSystem {
+        match self {
+            Self::Login(connection) => *connection,
+            Self::Root(elevated) => elevated,
+        }
+    }
+}
+
 fn key(target: Target<'_, SshModule>) -> Key {
     Key::of(target.location, target.config, target.credentials)
 }
@@ -121,6 +178,7 @@ impl DistributionModule for SshModule {
     fn check(&self, target: Target<'_, Self>) -> Result<()> {
         target.location.check()?;
         target.config.check()?;
+        target.config.admits(&target.location.host)?;
         target.credentials.check()?;
         delivery(target).check()
     }
@@ -129,7 +187,7 @@ impl DistributionModule for SshModule {
         self.check(target)?;
         let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
-        let plan = delivery(target).plan(cx, &connection, bundle).await;
+        let plan = delivery(target).plan(cx, Rights::of(target, &connection).files(), bundle).await;
         let changes = plan.as_ref().is_ok_and(Plan::changes_anything);
         self.leave(target, connection, changes).await;
         plan
@@ -151,7 +209,7 @@ impl DistributionModule for SshModule {
             Err(error) if undo.entries().await.is_ok_and(|entries| entries.is_empty()) => return Err(error),
             Err(error) => return Err(error.with_effect(Effect::Possible)),
         };
-        let facts = delivery(target).execute(cx, &connection, bundle, plan, undo).await;
+        let facts = delivery(target).execute(cx, Rights::of(target, &connection).files(), bundle, plan, undo).await;
         // Without endpoints validation reads the files back; after a failure they are rolled back.
         let more_to_come = facts.is_err() || target.config.settings.endpoints.is_empty();
         self.leave(target, connection, more_to_come).await;
@@ -165,7 +223,7 @@ impl DistributionModule for SshModule {
         }
         let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
-        let validation = delivery.read_back(&connection, bundle).await;
+        let validation = delivery.read_back(Rights::of(target, &connection).files(), bundle).await;
         self.leave(target, connection, false).await;
         validation
     }
@@ -177,7 +235,7 @@ impl DistributionModule for SshModule {
         }
         let _turn = self.hosts.turn(target.location).await;
         let connection = self.connect(cx, target).await?;
-        let outcome = delivery(target).rollback(cx, &connection, &undo).await;
+        let outcome = delivery(target).rollback(cx, Rights::of(target, &connection).files(), &undo).await;
         self.leave(target, connection, false).await;
         outcome
     }

@@ -50,6 +50,7 @@ impl Key {
         add(Some(location.host.as_bytes()));
         add(Some(&location.port.to_be_bytes()));
         add(Some(format!("{:?}", config.host_key).as_bytes()));
+        add(Some(format!("{:?}", config.addresses).as_bytes()));
         add(Some(format!("{:?}", config.request_timeout).as_bytes()));
         add(Some(user.as_bytes()));
         add(certificate.as_ref().map(String::as_bytes));

@@ -6,16 +6,18 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certlib_core::secret::SecretBytes;
 use certlib_core::{Error, ErrorClass, Result, Secret};
 use futures::future::join_all;
 use futures::join;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::protocol::{Data, FileAttributes, OpenFlags, Packet, StatusCode};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::connect::{Connection, failed};
-use super::exec;
+use super::{exec, socket};
 use crate::files::{Attributes, CommandOutput, Ended, FileState, FileSystem, Found, Replaced, quote};
 
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
@@ -28,8 +30,11 @@ const CHUNK: usize = 32 * 1024;
 /// How many write requests are under way at once.
 const WRITES_AT_ONCE: usize = 16;
 
-/// How long the fallback for a missing rename may take.
+/// How long the fallback for a missing rename, or a change of a label, may take.
 const MOVE_LIMIT: Duration = Duration::from_secs(30);
+
+/// There where SELinux is enabled.
+const SELINUX: &str = "/sys/fs/selinux/enforce";
 
 /// What the kind of a file looks like among its permission bits.
 const KIND: u32 = 0o170_000;
@@ -44,6 +49,7 @@ pub(super) struct RemoteFileSystem {
     has_posix_rename: bool,
     has_fsync: bool,
     has_statvfs: bool,
+    has_selinux: OnceCell<bool>,
 }
 
 impl fmt::Debug for RemoteFileSystem {
@@ -82,9 +88,15 @@ impl RemoteFileSystem {
             has_posix_rename: has(POSIX_RENAME),
             has_fsync: has(FSYNC),
             has_statvfs: has(STATVFS),
+            has_selinux: OnceCell::new(),
             connection,
             sftp,
         })
+    }
+
+    /// What it runs on.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Whether the connection still carries an answer back.
@@ -219,6 +231,49 @@ impl RemoteFileSystem {
         let free = found.fragment_size.saturating_mul(found.blocks_avail);
         Some(if found.flags & READ_ONLY != 0 { 0 } else { free })
     }
+
+    /// Puts `from` in the place of `to`, in one step where the host can.
+    async fn rename(&self, from: &str, to: &str) -> Result<Replaced> {
+        let rename_failed = |error| sftp_failed("sftp.rename", "write_failed", to, error);
+        if self.has_posix_rename {
+            self.posix_rename(from, to).await.map_err(rename_failed)?;
+            return Ok(Replaced::atomically());
+        }
+        // Plain SFTP refuses to replace, so this succeeds only when nothing is there.
+        match self.sftp.rename(from, to).await {
+            Ok(_) => return Ok(Replaced::atomically()),
+            Err(SftpError::Status(status)) if status.status_code == StatusCode::Failure => {}
+            Err(error) => return Err(rename_failed(error)),
+        }
+        let command = format!("mv -f -- {} {}", quote(from), quote(to));
+        match exec::run(&self.connection, &command, MOVE_LIMIT).await {
+            Ok(CommandOutput { ended: Ended::Exited(0), .. }) => return Ok(Replaced::atomically()),
+            Err(error) if error.class() == ErrorClass::Network => return Err(error),
+            _ => {}
+        }
+        // It may have worked without our being told; then what is at `to` must stay.
+        if self.lstat(from).await?.is_none() {
+            return Ok(Replaced::atomically());
+        }
+        self.remove(to).await?;
+        self.sftp.rename(from, to).await.map_err(rename_failed)?;
+        Ok(Replaced::with_gap())
+    }
+
+    /// Whether files have labels there.
+    async fn has_selinux(&self) -> Result<bool> {
+        let found = self.has_selinux.get_or_try_init(async || Ok(self.lstat(SELINUX).await?.is_some()));
+        found.await.copied()
+    }
+
+    /// Whether a command could be run, and ended well.
+    async fn succeeds(&self, command: &str) -> Result<bool> {
+        match exec::run(&self.connection, command, MOVE_LIMIT).await {
+            Ok(output) => Ok(output.ended == Ended::Exited(0)),
+            Err(error) if error.class() == ErrorClass::Network => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
 }
 
 #[async_trait]
@@ -297,30 +352,19 @@ impl FileSystem for RemoteFileSystem {
     }
 
     async fn replace(&self, from: &str, to: &str) -> Result<Replaced> {
-        let rename_failed = |error| sftp_failed("sftp.rename", "write_failed", to, error);
-        if self.has_posix_rename {
-            self.posix_rename(from, to).await.map_err(rename_failed)?;
-            return Ok(Replaced::Atomically);
+        if !self.has_selinux().await? {
+            return self.rename(from, to).await;
         }
-        // Plain SFTP refuses to replace, so this succeeds only when nothing is there.
-        match self.sftp.rename(from, to).await {
-            Ok(_) => return Ok(Replaced::Atomically),
-            Err(SftpError::Status(status)) if status.status_code == StatusCode::Failure => {}
-            Err(error) => return Err(rename_failed(error)),
+        let is_new = self.lstat(to).await?.is_none();
+        let mut kept = is_new || self.succeeds(&format!("chcon --reference={} -- {}", quote(to), quote(from))).await?;
+        let replaced = self.rename(from, to).await?;
+        if is_new {
+            kept = self.succeeds(&format!("restorecon -- {}", quote(to))).await?;
         }
-        let command = format!("mv -f -- {} {}", quote(from), quote(to));
-        match exec::run(&self.connection, &command, MOVE_LIMIT).await {
-            Ok(CommandOutput { ended: Ended::Exited(0), .. }) => return Ok(Replaced::Atomically),
-            Err(error) if error.class() == ErrorClass::Network => return Err(error),
-            _ => {}
+        if !kept {
+            tracing::warn!(path = to, "the SELinux label of a file could not be kept");
         }
-        // It may have worked without our being told; then what is at `to` must stay.
-        if self.lstat(from).await?.is_none() {
-            return Ok(Replaced::Atomically);
-        }
-        self.remove(to).await?;
-        self.sftp.rename(from, to).await.map_err(rename_failed)?;
-        Ok(Replaced::WithGap)
+        Ok(replaced.with_label(kept))
     }
 
     async fn remove(&self, path: &str) -> Result<()> {
@@ -338,6 +382,17 @@ impl FileSystem for RemoteFileSystem {
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
         exec::run(&self.connection, command, timeout).await
+    }
+
+    async fn ask(&self, socket: &str, request: &SecretBytes, timeout: Duration) -> Result<Vec<u8>> {
+        match socket::ask(&self.connection, socket, request, timeout).await {
+            // Why is not told, but this much can be seen.
+            Err(error) if error.code() == socket::REFUSED && matches!(self.lstat(socket).await, Ok(None)) => {
+                Err(Error::permanent(socket::OPERATION, "socket_missing", "there is no such socket")
+                    .with("socket", socket.escape_debug()))
+            }
+            answer => answer,
+        }
     }
 }
 

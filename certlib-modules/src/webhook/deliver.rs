@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use certlib_core::error::{Effect, Error, ErrorClass, Result};
+use certlib_core::error::{Effect, Error, ErrorClass, Result, codes};
 use certlib_core::{Context, classify};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response};
@@ -94,7 +94,7 @@ impl Receiver {
                 "redirect_refused",
                 "the receiver redirects; redirects are not followed, so configure the final URL",
             ),
-            410 => (ErrorClass::IoPermanent, "gone", "the receiver is gone for good; remove the target"),
+            410 => (ErrorClass::IoPermanent, codes::TARGET_GONE, "the receiver says that it is gone for good"),
             _ => (classify::http(status), "http_status", "the receiver did not accept the delivery"),
         };
         // A client error means that the receiver looked and declined. After anything else nobody knows.

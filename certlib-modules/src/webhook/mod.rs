@@ -11,6 +11,9 @@
 //! `Idempotency-Key`) and body, with its own time and signature, so a receiver that remembers ids acts once. Order is
 //! not guaranteed; `created_at` tells. [`verify`] is the receiver's side of the signature.
 //!
+//! A receiver that answers 410 is gone for good: its target is paused, with an event `target.disabled`, until somebody
+//! lifts the pause.
+//!
 //! A target, as JSON:
 //!
 //! ```

@@ -5,11 +5,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod file;
+mod haproxy;
 #[path = "../webhook/receiver.rs"]
 #[allow(dead_code)]
 mod receiver;
 mod ssh_openssh;
 mod ssh_simhost;
+mod ssh_sudo;
 mod webhook;
 
 use std::fs;

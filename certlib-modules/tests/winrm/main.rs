@@ -8,6 +8,7 @@ mod conformance;
 mod delivery;
 mod kerberos;
 mod login;
+mod scripts;
 mod settings;
 mod transport;
 #[path = "../windows/mod.rs"]

@@ -20,9 +20,11 @@ mod op_msg;
 mod openssl;
 mod pebble;
 mod postgres;
+mod powerdns;
 mod slapd;
 mod softhsm;
 mod sshd;
+mod sudo;
 mod web_server;
 
 use std::{
@@ -49,9 +51,11 @@ pub use self::{
     openssl::s_client_fingerprint,
     pebble::{Pebble, PebbleBuilder, random_mac_key},
     postgres::{Postgres, PostgresBuilder},
+    powerdns::PowerDns,
     slapd::Slapd,
     softhsm::SoftHsm,
     sshd::{KeyType, Sshd, SshdBuilder},
+    sudo::SudoUser,
     web_server::WebServer,
 };
 use crate::{Error, Result};

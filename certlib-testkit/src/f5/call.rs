@@ -90,6 +90,17 @@ pub(super) fn field<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Opti
     }
 }
 
+/// A field that is true or false. It is shown as a text, and taken as that or as what it is.
+pub(super) fn flag(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, Refusal> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(*flag)),
+        Some(Value::String(text)) if text == "true" => Ok(Some(true)),
+        Some(Value::String(text)) if text == "false" => Ok(Some(false)),
+        Some(_) => Err(Refusal::invalid(format!("invalid property value \"{name}\":not true or false"))),
+    }
+}
+
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned).filter(|text| !text.is_empty())
 }

@@ -94,14 +94,13 @@ impl Config {
                 let Some(side) = Side::of(side) else { return Err(Refusal::no_route(&call.path)) };
                 let profiles = self.profiles(side);
                 let kind = format!("tm:ltm:profile:{0}:{0}collectionstate", side.segment());
-                let shown = profiles.iter().map(|(name, own)| own.show(name, profile::effective(profiles, name)));
+                let shown = profiles.keys().filter_map(|name| profile::show(profiles, name));
                 list(&kind, shown.collect())
             }
             ["tm", "ltm", "profile", side, segment] => {
                 let Some(side) = Side::of(side) else { return Err(Refusal::no_route(&call.path)) };
-                let (profiles, name) = (self.profiles(side), name::from_url(segment));
-                let shown = profiles.get(&name).map(|own| own.show(&name, profile::effective(profiles, &name)));
-                one(shown, side.title(), &name)
+                let name = name::from_url(segment);
+                one(profile::show(self.profiles(side), &name), side.title(), &name)
             }
             ["tm", "ltm", "virtual"] => {
                 let expand = call.query.get("expandSubcollections").is_some_and(|expand| expand == "true");
@@ -201,9 +200,7 @@ impl Config {
     }
 
     fn show_profile(&self, side: Side, name: &str) -> Outcome {
-        let profiles = self.profiles(side);
-        let own = profiles.get(name).ok_or_else(|| Refusal::absent(side.title(), name))?;
-        Ok(own.show(name, profile::effective(profiles, name)))
+        profile::show(self.profiles(side), name).ok_or_else(|| Refusal::absent(side.title(), name))
     }
 
     /// The name of an object that is to be made, whose folder exists.

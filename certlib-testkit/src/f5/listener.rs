@@ -96,7 +96,8 @@ impl ResolvesServerCert for Selected {
 /// The profile is selected by the server name, then the default for SNI, then the order; its entry by the client's
 /// algorithms.
 fn select(config: &Config, virtual_server: &str, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-    let names: Vec<&str> = config.virtuals.get(virtual_server)?.client_ssl().collect();
+    let own = config.virtuals.get(virtual_server).filter(|own| own.enabled)?;
+    let names: Vec<&str> = own.client_ssl().collect();
     let own = |name: &&&str| config.client_ssl.get(**name);
     let named = names.iter().find(|name| {
         let wanted = own(name).and_then(|own| own.server_name.as_deref());

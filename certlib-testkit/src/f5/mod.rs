@@ -5,7 +5,7 @@
 //! all, partitions and folders, saving, and a second unit to synchronize with. Each virtual server listens on 127.0.0.1
 //! and serves the certificate that its client-ssl profiles select, so that delivery can be proven by a handshake. A
 //! [`Fault`] makes it misbehave in one precise way; [`F5Sim::advance`] moves its clock. It is checked against `f5-sdk`,
-//! F5's own Python client.
+//! F5's own Python client, and against `f5_modules`, its collection for Ansible.
 //!
 //! What it refuses, it refuses as the real thing does, with the same codes: a key that does not belong to its
 //! certificate (`01070317:3`), `certKeyChain` together with `cert` (`01b4002a:3`), deleting what is in use
@@ -13,7 +13,8 @@
 //! (`01070726:3`).
 //!
 //! What it does not have: traffic behind virtual servers (a handshake is all there is), encrypted private keys, PKCS#12,
-//! asynchronous tasks, and any part of the configuration that has nothing to do with certificates.
+//! asynchronous tasks, and any part of the configuration that has nothing to do with certificates: settings of profiles
+//! and virtual servers are kept, inherited and shown, and that is all.
 //!
 //! ```
 //! use certlib_testkit::{f5::F5Sim, pki::TestCa, tls};
@@ -41,9 +42,11 @@ mod files;
 mod history;
 mod listener;
 mod name;
+mod others;
 mod page;
 mod profile;
 mod server;
+mod settings;
 mod state;
 mod system;
 mod transaction;

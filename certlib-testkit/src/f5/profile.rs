@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answer::{Refusal, link},
-    call::field,
+    call::{field, flag},
     name,
+    settings::{self, Settings},
 };
 
 /// Which side of a connection a profile is for.
@@ -77,6 +78,8 @@ pub(super) struct Profile {
     pub(super) entries: Vec<Entry>,
     pub(super) server_name: Option<String>,
     pub(super) sni_default: bool,
+    /// Everything else that it does not inherit.
+    settings: Settings,
     generation: u64,
 }
 
@@ -99,6 +102,21 @@ pub(super) fn effective<'a>(profiles: &'a Profiles, name: &str) -> &'a [Entry] {
     &[]
 }
 
+/// A profile as it is answered, with what it has or inherits.
+pub(super) fn show(profiles: &Profiles, name: &str) -> Option<Value> {
+    let own = profiles.get(name)?;
+    let mut settings = own.settings.clone();
+    let mut next = Some(own);
+    for _ in 0..=profiles.len() {
+        next = next.and_then(|profile| profile.parent.as_ref()).and_then(|parent| profiles.get(parent));
+        let Some(profile) = next else { break };
+        for (setting, value) in &profile.settings {
+            settings.entry(setting).or_insert_with(|| value.clone());
+        }
+    }
+    Some(own.show(name, effective(profiles, name), settings))
+}
+
 impl Profile {
     /// The root of all profiles of `side`.
     pub(super) fn root(side: Side, entry: Option<(&str, &str)>) -> Self {
@@ -110,13 +128,14 @@ impl Profile {
             passphrase: None,
         });
         let entries = entry.into_iter().collect();
-        let (server_name, sni_default) = (None, false);
-        Self { side, parent: None, inherits: false, entries, server_name, sni_default, generation: 1 }
+        let (server_name, sni_default, settings) = (None, false, settings::of_profile(side));
+        Self { side, parent: None, inherits: false, entries, server_name, sni_default, settings, generation: 1 }
     }
 
     /// A new profile, before its body is applied.
     pub(super) fn child(side: Side) -> Self {
-        Self { parent: Some(side.root().to_owned()), inherits: true, ..Self::root(side, None) }
+        let (parent, settings) = (Some(side.root().to_owned()), Settings::new());
+        Self { parent, inherits: true, settings, ..Self::root(side, None) }
     }
 
     /// Changes what the body names.
@@ -137,18 +156,19 @@ impl Profile {
             (_, None) if single => self.change_single(body)?,
             (_, None) => {}
         }
-        if let Some(inherits) = field(body, "inheritCertkeychain")? {
-            self.inherits = inherits == "true";
+        if let Some(inherits) = flag(body, "inheritCertkeychain")? {
+            self.inherits = inherits;
             if self.inherits {
                 self.entries.clear();
             }
         }
         if let Some(server_name) = field(body, "serverName")? {
-            self.server_name = Some(server_name.to_owned()).filter(|name| name != "none");
+            self.server_name = Some(server_name.to_owned()).filter(|name| !["none", ""].contains(&name.as_str()));
         }
-        if let Some(sni_default) = field(body, "sniDefault")? {
-            self.sni_default = sni_default == "true";
+        if let Some(sni_default) = flag(body, "sniDefault")? {
+            self.sni_default = sni_default;
         }
+        settings::change(&mut self.settings, &settings::of_profile(self.side), body)?;
         self.generation += 1;
         Ok(())
     }
@@ -181,8 +201,7 @@ impl Profile {
         Ok(())
     }
 
-    /// The profile as it is answered, with the entries that it has or inherits.
-    pub(super) fn show(&self, name: &str, entries: &[Entry]) -> Value {
+    fn show(&self, name: &str, entries: &[Entry], settings: Settings) -> Value {
         let side = self.side.segment();
         let mut fields = name::fields(name);
         let first = entries.first();
@@ -195,10 +214,10 @@ impl Profile {
             "cert": first.map_or_else(none, |entry| entry.cert.clone()),
             "key": first.map_or_else(none, |entry| entry.key.clone()),
             "chain": first.and_then(|entry| entry.chain.clone()).unwrap_or_else(none),
-            "ciphers": "DEFAULT",
             "serverName": self.server_name.clone().unwrap_or_else(none),
             "sniDefault": self.sni_default.to_string(),
         });
+        fields.extend(settings);
         if let Value::Object(more) = more {
             fields.extend(more);
         }
@@ -293,7 +312,7 @@ mod tests {
         ]});
         change(&mut profile, two).unwrap();
         assert!(change(&mut profile, json!({ "cert": "a.crt" })).is_err(), "two entries");
-        let shown = profile.show("/Common/p", &profile.entries);
+        let shown = profile.show("/Common/p", &profile.entries, Settings::new());
         assert_eq!(
             (&shown["cert"], &shown["certKeyChain"][1]["chain"]),
             (&json!("/Common/a.crt"), &json!("/Common/c.crt"))
@@ -311,8 +330,15 @@ mod tests {
         );
         profiles.insert("/Common/child".to_owned(), Profile::child(Side::Client));
         assert_eq!(effective(&profiles, "/Common/child")[0].cert, "/Common/d.crt");
+        let ciphers = |profiles: &Profiles| show(profiles, "/Common/child").unwrap()["ciphers"].clone();
+        assert_eq!(ciphers(&profiles), "DEFAULT");
+        change(profiles.get_mut("/Common/clientssl").unwrap(), json!({ "ciphers": "ECDHE" })).unwrap();
+        assert_eq!(ciphers(&profiles), "ECDHE");
+        change(profiles.get_mut("/Common/child").unwrap(), json!({ "ciphers": "HIGH" })).unwrap();
+        assert_eq!(ciphers(&profiles), "HIGH");
         profiles.get_mut("/Common/clientssl").unwrap().parent = Some("/Common/child".to_owned());
         profiles.get_mut("/Common/clientssl").unwrap().inherits = true;
         assert!(effective(&profiles, "/Common/child").is_empty(), "a ring");
+        assert!(show(&profiles, "/Common/child").is_some(), "all the same");
     }
 }

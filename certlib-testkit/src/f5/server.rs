@@ -37,7 +37,10 @@ impl Handler for Shared {
         }
         let response = {
             let mut state = lock(&self.state);
-            let response = meet(&mut state, &call, fault);
+            let mut response = meet(&mut state, &call, fault);
+            if let Some(response) = &mut response {
+                invite(&call, response);
+            }
             let status = response.as_ref().map(|response| response.status().as_u16());
             state.history.push(Record { status, ..Record::of(&call) });
             response
@@ -79,6 +82,14 @@ fn meet(state: &mut State, call: &Call, fault: Option<Fault>) -> Option<Response
         }
     }
     Some(render(state.handle(call, None)))
+}
+
+/// Who comes without any login is told that HTTP Basic is one.
+fn invite(call: &Call, response: &mut Response<Bytes>) {
+    if response.status() == StatusCode::UNAUTHORIZED && call.token.is_none() && call.path != "shared/authn/login" {
+        let realm = HeaderValue::from_static("Basic realm=\"Enterprise Manager\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    }
 }
 
 fn page(status: u16, content_type: &str, body: String) -> Response<Bytes> {

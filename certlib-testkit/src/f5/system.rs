@@ -6,6 +6,7 @@ use super::{
     answer::{Outcome, Refusal, VERSION, link},
     call::{Call, field},
     config::DOWNLOADS,
+    others, page,
     state::State,
 };
 
@@ -71,9 +72,24 @@ impl State {
             }
             ("GET", ["tm", "sys", "version"]) => Ok(version()),
             ("POST", ["tm", "sys", "config"]) => self.save(&call.object()?),
-            ("GET", ["tm", "cm", "device"]) => Ok(self.devices()),
+            ("GET", ["tm", "cm", "device"]) => page::collection(
+                "tm:cm:device:devicecollectionstate",
+                &call.path,
+                &call.query,
+                self.devices().into_iter(),
+            ),
             ("GET", ["tm", "cm", "sync-status"]) => Ok(self.sync_status()),
             ("POST", ["tm", "cm"]) => self.sync(&call.object()?),
+            ("GET", ["tm", "sys", "provision"]) => page::collection(
+                "tm:sys:provision:provisioncollectionstate",
+                &call.path,
+                &call.query,
+                provisioned().into_iter(),
+            ),
+            ("GET", _) if let Some((kind, items)) = others::collection(call) => {
+                page::collection(&kind, &call.path, &call.query, items.into_iter())
+            }
+            ("POST", ["tm", "util", "bash"]) => self.shell(&call.object()?),
             ("POST", ["tm", "util", "unix-rm"]) => self.remove(&call.object()?),
             ("POST", ["tm", "util", "unix-ls"]) => self.list(&call.object()?),
             _ => Err(Refusal::no_route(&call.path)),
@@ -84,12 +100,37 @@ impl State {
         if field(body, "command")? != Some("save") {
             return Err(Refusal::invalid("the only command is save"));
         }
-        self.saved = self.config.clone();
-        self.saved_revision = self.revision;
+        self.save_all();
         Ok(json!({ "kind": "tm:sys:config:savestate", "command": "save", "selfLink": link("tm/sys/config") }))
     }
 
-    fn devices(&self) -> Value {
+    fn save_all(&mut self) {
+        self.saved = self.config.clone();
+        self.saved_revision = self.revision;
+    }
+
+    /// The shell knows one command.
+    fn shell(&mut self, body: &Map<String, Value>) -> Outcome {
+        let arguments = run(body)?;
+        let command = arguments.trim_start_matches("-c").trim().trim_matches(['"', '\'']);
+        let result = if command == "tmsh save sys config" {
+            self.save_all();
+            let files = ["bigip.conf", "bigip_base.conf", "bigip_user.conf"];
+            let files: String = files.iter().map(|file| format!("  /config/{file}\n")).collect();
+            format!("Saving running configuration...\n{files}")
+        } else {
+            let program = command.split_whitespace().next().unwrap_or_default();
+            format!("/bin/bash: {program}: command not found\n")
+        };
+        Ok(json!({
+            "kind": "tm:util:bash:runstate",
+            "command": "run",
+            "utilCmdArgs": arguments,
+            "commandResult": result,
+        }))
+    }
+
+    fn devices(&self) -> Vec<Value> {
         let device = |name: &str, own: bool, state: &str| {
             json!({
                 "kind": "tm:cm:device:devicestate",
@@ -106,7 +147,7 @@ impl State {
         if self.group.is_some() {
             items.push(device("bigip2.example", false, if self.standby { "active" } else { "standby" }));
         }
-        json!({ "kind": "tm:cm:device:devicecollectionstate", "selfLink": link("tm/cm/device"), "items": items })
+        items
     }
 
     /// What the group thinks of itself. Each look brings a synchronization that is under way nearer to its end.
@@ -184,6 +225,23 @@ fn run(body: &Map<String, Value>) -> Result<&str, Refusal> {
         return Err(Refusal::invalid("the only command is run"));
     }
     field(body, "utilCmdArgs")?.ok_or_else(|| Refusal::invalid("utilCmdArgs is required"))
+}
+
+/// What it is licensed for and gives room to.
+fn provisioned() -> Vec<Value> {
+    let module = |(name, level): &(&str, &str)| {
+        json!({
+            "kind": "tm:sys:provision:provisionstate",
+            "name": name,
+            "fullPath": name,
+            "selfLink": link(&format!("tm/sys/provision/{name}")),
+            "level": level,
+        })
+    };
+    [("afm", "none"), ("apm", "none"), ("asm", "none"), ("gtm", "none"), ("ltm", "nominal")]
+        .iter()
+        .map(module)
+        .collect()
 }
 
 fn version() -> Value {

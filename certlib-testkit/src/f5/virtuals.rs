@@ -4,18 +4,22 @@ use serde_json::{Map, Value, json};
 
 use super::{
     answer::{Refusal, link},
-    call::field,
+    call::{field, flag},
     config::Config,
     name,
     profile::Side,
+    settings::{self, Settings},
 };
 
 pub(super) const TITLE: &str = "virtual server";
 
 /// A virtual server: as far as the simulator goes, a list of profiles.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Virtual {
     destination: String,
+    /// A virtual server that is disabled serves nothing.
+    pub(super) enabled: bool,
+    settings: Settings,
     /// Names, each with the context it is used in.
     profiles: Vec<(String, &'static str)>,
 }
@@ -24,11 +28,16 @@ impl Virtual {
     /// A virtual server with these client-ssl profiles.
     pub(super) fn with_client_ssl(profiles: &[&str]) -> Self {
         let profiles = profiles.iter().map(|name| ((*name).to_owned(), Side::Client.context()));
-        Self { destination: "/Common/127.0.0.1:443".to_owned(), profiles: profiles.collect() }
+        Self { profiles: profiles.collect(), ..Self::new("/Common/127.0.0.1:443") }
+    }
+
+    fn new(destination: &str) -> Self {
+        let (destination, settings) = (destination.to_owned(), settings::of_virtual());
+        Self { destination, enabled: true, settings, profiles: Vec::new() }
     }
 
     pub(super) fn read(body: &Map<String, Value>, config: &Config) -> Result<Self, Refusal> {
-        Self { destination: "/Common/0.0.0.0:0".to_owned(), profiles: Vec::new() }.changed(body, config)
+        Self::new("/Common/0.0.0.0:0").changed(body, config)
     }
 
     /// The same after a change.
@@ -36,6 +45,22 @@ impl Virtual {
         let mut own = self.clone();
         if let Some(destination) = field(body, "destination")? {
             own.destination = name::full(destination);
+        }
+        if flag(body, "enabled")? == Some(true) {
+            own.enabled = true;
+        } else if flag(body, "disabled")? == Some(true) {
+            own.enabled = false;
+        }
+        settings::change(&mut own.settings, &settings::of_virtual(), body)?;
+        // Protocols are taken by number, too.
+        let protocol = match own.settings["ipProtocol"].as_str() {
+            Some("6") => "tcp",
+            Some("17") => "udp",
+            Some("132") => "sctp",
+            _ => "",
+        };
+        if !protocol.is_empty() {
+            own.settings.insert("ipProtocol".to_owned(), json!(protocol));
         }
         if let Some(profiles) = body.get("profiles") {
             let wrong = || Refusal::invalid("invalid property value \"profiles\"");
@@ -101,10 +126,11 @@ impl Virtual {
             "kind": "tm:ltm:virtual:virtualstate",
             "selfLink": link(&path),
             "destination": self.destination,
-            "enabled": true,
-            "ipProtocol": "tcp",
             "profilesReference": profiles,
+            "policiesReference": { "link": link(&format!("{path}/policies")), "isSubcollection": true },
         });
+        fields.insert(if self.enabled { "enabled" } else { "disabled" }.to_owned(), json!(true));
+        fields.extend(self.settings.clone().into_iter().filter(|(_, value)| !value.is_null()));
         if let Value::Object(more) = more {
             fields.extend(more);
         }

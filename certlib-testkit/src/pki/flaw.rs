@@ -63,3 +63,38 @@ impl TestCa {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+    use super::*;
+    use crate::pki::Asked;
+    use rcgen::CertificateParams;
+
+    #[test]
+    fn each_flaw_is_the_only_one() {
+        let ca = TestCa::new("root").unwrap();
+        let request = CertificateParams::new(vec!["a.example".to_owned()])
+            .unwrap()
+            .serialize_request(&KeyPair::generate().unwrap());
+        let request = request.unwrap().pem().unwrap();
+        let key = Asked::read(request.as_bytes()).unwrap().public_key;
+        let terms = Terms {
+            common_name: Some("a.example".to_owned()),
+            names: Some(vec!["a.example".to_owned()]),
+            ..Terms::default()
+        };
+        for (flaw, expected) in [
+            (None, (true, true, true)),
+            (Some(Flaw::OtherKey), (false, true, true)),
+            (Some(Flaw::OtherNames), (true, false, true)),
+            (Some(Flaw::Expired), (true, true, false)),
+        ] {
+            let signed = ca.sign_with(Subject::Request(request.as_bytes()), &terms, flaw).unwrap();
+            let (_, read) = X509Certificate::from_der(&signed.certificate_der).unwrap();
+            let names = signed.certificate_der.windows(9).any(|part| part == b"a.example");
+            assert_eq!((read.public_key().raw == key, names, read.validity().is_valid()), expected, "{flaw:?}");
+        }
+    }
+}

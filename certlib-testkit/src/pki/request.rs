@@ -22,7 +22,8 @@ pub(crate) struct KeyInfo {
 }
 
 impl CertificateRequest {
-    /// Reads PEM, or base64 without the lines around it, in either alphabet. Checks the signature.
+    /// Reads PEM, or base64 without the lines around it, in either alphabet. Checks the signature, which must be one of
+    /// RSA, P-256, P-384 or Ed25519.
     ///
     /// # Errors
     ///
@@ -59,11 +60,8 @@ impl KeyInfo {
     pub(crate) fn of(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Self {
         match key.parsed() {
             Ok(PublicKey::RSA(key)) => KeyInfo { algorithm: "RSA", bits: key.key_size() },
-            // A point is a byte and two coordinates; P-521 rounds its coordinates up to whole bytes.
-            Ok(PublicKey::EC(point)) => {
-                let bits = point.data().len().saturating_sub(1) * 4;
-                KeyInfo { algorithm: "ECDSA", bits: if bits == 528 { 521 } else { bits } }
-            }
+            // A point is a byte and two coordinates. Signatures with P-521 cannot be checked here.
+            Ok(PublicKey::EC(point)) => KeyInfo { algorithm: "ECDSA", bits: point.data().len().saturating_sub(1) * 4 },
             _ => KeyInfo { algorithm: "OTHER", bits: 0 },
         }
     }
@@ -92,5 +90,22 @@ mod tests {
         *wrong.last_mut().unwrap() ^= 1;
         assert!(CertificateRequest::read(&STANDARD.encode(wrong)).is_err(), "its signature");
         assert!(CertificateRequest::read("hello").is_err());
+    }
+
+    #[test]
+    fn keys_are_measured_and_signed() {
+        let ca = crate::pki::TestCa::new("root").unwrap();
+        for (algorithm, name, bits) in [
+            (&rcgen::PKCS_RSA_SHA256, "RSA", 2048),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, "ECDSA", 384),
+            (&rcgen::PKCS_ED25519, "OTHER", 0),
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let request = CertificateParams::default().serialize_request(&key).unwrap();
+            let read = CertificateRequest::read(&request.pem().unwrap()).unwrap();
+            assert_eq!(read.key, KeyInfo { algorithm: name, bits });
+            ca.sign(&read.der, &crate::pki::Terms::default()).unwrap();
+            ca.sign_key(&rcgen::PublicKeyData::subject_public_key_info(&key), &crate::pki::Terms::default()).unwrap();
+        }
     }
 }

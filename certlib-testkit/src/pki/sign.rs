@@ -1,13 +1,19 @@
 //! Signing what others ask for: the work of an authority that gets requests instead of names.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use aws_lc_rs::rand;
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    KeyUsagePurpose, PublicKeyData, SerialNumber, SubjectPublicKeyInfo,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType,
+    SerialNumber, SubjectPublicKeyInfo,
 };
 use time::{Duration, OffsetDateTime};
+use x509_parser::{
+    certification_request::X509CertificationRequest,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer as _,
+    x509::X509Name,
+};
 
 use super::TestCa;
 use crate::{Error, Result, tls::fingerprint};
@@ -28,6 +34,8 @@ pub struct Terms {
     pub serial: Option<Vec<u8>>,
     /// Its extended key usages; server authentication if none are given.
     pub purposes: Vec<ExtendedKeyUsagePurpose>,
+    /// Further extensions, as they are.
+    pub extensions: Vec<CustomExtension>,
 }
 
 /// A certificate that was signed for somebody else's key.
@@ -45,14 +53,14 @@ pub struct Signed {
 }
 
 impl TestCa {
-    /// Signs a request: PKCS#10 in PEM, or in DER.
+    /// Signs a request: PKCS#10 in PEM, or in DER. Of its extensions only the names count, whatever else it asks for.
     ///
     /// # Errors
     ///
     /// [`Error::Crypto`] when the request cannot be read, its signature is wrong, or the certificate cannot be made.
     pub fn sign(&self, request: &[u8], terms: &Terms) -> Result<Signed> {
-        let request = read(request)?;
-        self.certify(&request.public_key, request.params, terms)
+        let Asked { subject, names, key } = read(request)?;
+        self.certify(&key, subject, names, terms)
     }
 
     /// Signs a public key (DER, `SubjectPublicKeyInfo`) without a request: the terms say all else.
@@ -61,12 +69,16 @@ impl TestCa {
     ///
     /// [`Error::Crypto`] when the key cannot be read, or the certificate cannot be made.
     pub fn sign_key(&self, public_key: &[u8], terms: &Terms) -> Result<Signed> {
-        let mut asked = CertificateParams::default();
-        asked.distinguished_name = DistinguishedName::new();
-        self.certify(&SubjectPublicKeyInfo::from_der(public_key)?, asked, terms)
+        self.certify(&SubjectPublicKeyInfo::from_der(public_key)?, DistinguishedName::new(), Vec::new(), terms)
     }
 
-    fn certify(&self, public_key: &impl PublicKeyData, asked: CertificateParams, terms: &Terms) -> Result<Signed> {
+    fn certify(
+        &self,
+        key: &SubjectPublicKeyInfo,
+        subject: DistinguishedName,
+        names: Vec<SanType>,
+        terms: &Terms,
+    ) -> Result<Signed> {
         let mut params = CertificateParams::default();
         params.distinguished_name = match &terms.common_name {
             Some(common_name) => {
@@ -74,23 +86,24 @@ impl TestCa {
                 name.push(DnType::CommonName, common_name);
                 name
             }
-            None => asked.distinguished_name,
+            None => subject,
         };
         params.subject_alt_names = match &terms.names {
             Some(names) => CertificateParams::new(names.clone())?.subject_alt_names,
-            None => asked.subject_alt_names,
+            None => names,
         };
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = match &*terms.purposes {
             [] => vec![ExtendedKeyUsagePurpose::ServerAuth],
             purposes => purposes.to_vec(),
         };
+        params.custom_extensions.clone_from(&terms.extensions);
         params.use_authority_key_identifier_extension = true;
         params.not_before = terms.not_before.unwrap_or_else(|| OffsetDateTime::now_utc() - Duration::hours(1));
         params.not_after = terms.not_after.unwrap_or(params.not_before + Duration::days(90));
         let serial = terms.serial.clone().map_or_else(random_serial, Ok)?;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        let made = params.signed_by(public_key, &self.issuer)?;
+        let made = params.signed_by(key, &self.issuer)?;
         Ok(Signed {
             certificate_der: made.der().to_vec(),
             certificate_pem: made.pem(),
@@ -107,12 +120,57 @@ impl fmt::Debug for Signed {
     }
 }
 
-fn read(request: &[u8]) -> Result<CertificateSigningRequestParams> {
-    let read = match std::str::from_utf8(request) {
-        Ok(text) if text.contains("-----BEGIN") => CertificateSigningRequestParams::from_pem(text),
-        _ => CertificateSigningRequestParams::from_der(&request.into()),
+/// What a request asks for.
+struct Asked {
+    subject: DistinguishedName,
+    names: Vec<SanType>,
+    key: SubjectPublicKeyInfo,
+}
+
+fn read(request: &[u8]) -> Result<Asked> {
+    let unreadable = |error: &dyn fmt::Display| Error::Crypto(format!("a request to sign: {error}"));
+    let der = match std::str::from_utf8(request) {
+        Ok(text) if text.contains("-----BEGIN") => {
+            pem::parse(text).map_err(|error| unreadable(&error))?.into_contents()
+        }
+        _ => request.to_vec(),
     };
-    Ok(read?)
+    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|error| unreadable(&error))?;
+    request.verify_signature().map_err(|error| unreadable(&error))?;
+    let mut names = Vec::new();
+    for extension in request.requested_extensions().into_iter().flatten() {
+        if let ParsedExtension::SubjectAlternativeName(extension) = extension {
+            for name in &extension.general_names {
+                names.push(alternative(name).ok_or_else(|| unreadable(&format!("cannot use the name {name}")))?);
+            }
+        }
+    }
+    let info = &request.certification_request_info;
+    Ok(Asked { subject: subject(&info.subject), names, key: SubjectPublicKeyInfo::from_der(info.subject_pki.raw)? })
+}
+
+fn subject(name: &X509Name<'_>) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let kind = attribute.attr_type().iter().map(Iterator::collect::<Vec<u64>>).unwrap_or_default();
+        if let Ok(value) = attribute.as_str() {
+            subject.push(DnType::from_oid(&kind), value);
+        }
+    }
+    subject
+}
+
+fn alternative(name: &GeneralName<'_>) -> Option<SanType> {
+    match name {
+        GeneralName::DNSName(name) => Some(SanType::DnsName((*name).try_into().ok()?)),
+        GeneralName::RFC822Name(name) => Some(SanType::Rfc822Name((*name).try_into().ok()?)),
+        GeneralName::URI(name) => Some(SanType::URI((*name).try_into().ok()?)),
+        GeneralName::IPAddress(octets) => match octets.len() {
+            4 => <[u8; 4]>::try_from(*octets).ok().map(|octets| SanType::IpAddress(IpAddr::from(octets))),
+            _ => <[u8; 16]>::try_from(*octets).ok().map(|octets| SanType::IpAddress(IpAddr::from(octets))),
+        },
+        _ => None,
+    }
 }
 
 /// Positive, and with no leading zeros to lose.
@@ -125,7 +183,7 @@ fn random_serial() -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::KeyPair;
+    use rcgen::{KeyPair, PublicKeyData as _};
 
     use super::*;
 
@@ -159,6 +217,21 @@ mod tests {
         let spki = key.subject_public_key_info();
         assert!(signed.certificate_der.windows(spki.len()).any(|part| part == spki));
         assert!(ca.sign_key(b"hello", &Terms::default()).is_err());
+    }
+
+    #[test]
+    fn what_else_a_request_asks_for_is_left_out() {
+        let ca = TestCa::new("root").unwrap();
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let asked = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 311, 20, 2], b"\x1e\x02\0W".to_vec());
+        params.custom_extensions.push(asked);
+        params.distinguished_name.push(DnType::OrganizationName, "Example Ltd");
+        let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        let added = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 311, 21, 7], b"\x04\x03new".to_vec());
+        let terms = Terms { extensions: vec![added], ..Terms::default() };
+        let signed = ca.sign(request.der(), &terms).unwrap().certificate_der;
+        let has = |part: &[u8]| signed.windows(part.len()).any(|window| window == part);
+        assert!(has(b"a.example") && has(b"Example Ltd") && has(b"\x04\x03new") && !has(b"\x1e\x02\0W"));
     }
 
     #[test]

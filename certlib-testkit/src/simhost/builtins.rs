@@ -17,6 +17,7 @@ const BUILTINS: &[&str] = &[
     ":",
     "[",
     "cat",
+    "chcon",
     "chmod",
     "chown",
     "command",
@@ -28,6 +29,7 @@ const BUILTINS: &[&str] = &[
     "ln",
     "mkdir",
     "mv",
+    "restorecon",
     "rm",
     "sh",
     "sha256sum",
@@ -61,7 +63,9 @@ impl Interpreter<'_> {
             "mkdir" => self.mkdir(&operands, flags.contains('p')),
             "chmod" => self.chmod(&operands),
             "chown" => self.chown(&operands),
-            "sync" => self.sync(&operands),
+            "chcon" => self.chcon(&flags, &operands),
+            // Files have no labels here; that there is one to label is all that can be seen.
+            "sync" | "restorecon" => self.sync(&operands),
             "sha256sum" => self.sha256sum(&operands),
             "test" => Ok(self.test(arguments)),
             "[" => match arguments.split_last() {
@@ -177,6 +181,12 @@ impl Interpreter<'_> {
             self.actor.change(path, changes).map_err(about(path))?;
         }
         Ok(Finished::default())
+    }
+
+    fn chcon(&self, flags: &str, operands: &[&str]) -> Result<Finished, String> {
+        let reference = flags.strip_prefix("-reference=").ok_or("no reference")?;
+        self.actor.info(reference, true).map_err(about(reference))?;
+        self.sync(operands)
     }
 
     fn sync(&self, operands: &[&str]) -> Result<Finished, String> {

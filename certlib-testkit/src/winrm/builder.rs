@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     WinRmSim,
-    auth::{Account, Hardening, Logins, Policy},
-    script::{Bootstrap, ScriptCall, ScriptMatcher, ScriptOutput, Scripts},
+    auth::Settings,
+    certlib,
+    script::{Bootstrap, ScriptCall, ScriptMatcher, ScriptOutput, Scripts, Twin},
     server::{Listener, Shared, State},
     shells::{Limits, Shells},
     tls::Ports,
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     Error, Result,
     http_server::{HttpServer, Tls},
+    logins::{Account, Hardening, Logins, Policy},
     tls::fingerprint,
 };
 
@@ -33,6 +35,7 @@ use crate::{
 pub struct WinRmSimBuilder {
     windows: Windows,
     scripts: Scripts,
+    settings: Settings,
     policy: Policy,
     accounts: Vec<Account>,
     /// PEM of a certificate, and whose it is.
@@ -47,11 +50,8 @@ impl Default for WinRmSimBuilder {
         Self {
             windows: Windows::new(20_348),
             scripts: Scripts::default(),
+            settings: Settings { basic: true, certificate: true, negotiate: true, allow_unencrypted: false },
             policy: Policy {
-                basic: true,
-                certificate: true,
-                negotiate: true,
-                allow_unencrypted: false,
                 hardening: Hardening::default(),
                 lockout: None,
                 domain: "WORKGROUP".to_owned(),
@@ -104,19 +104,19 @@ impl WinRmSimBuilder {
 
     /// Whether `Basic` is offered: `Auth/Basic`. It is, over HTTPS, unless told otherwise.
     pub fn basic(mut self, offered: bool) -> Self {
-        self.policy.basic = offered;
+        self.settings.basic = offered;
         self
     }
 
     /// Whether `Negotiate` and `NTLM` are offered. They are unless told otherwise.
     pub fn negotiate(mut self, offered: bool) -> Self {
-        self.policy.negotiate = offered;
+        self.settings.negotiate = offered;
         self
     }
 
     /// Takes messages that are not encrypted over plain HTTP, and `Basic` with them: `AllowUnencrypted`.
     pub fn allow_unencrypted(mut self) -> Self {
-        self.policy.allow_unencrypted = true;
+        self.settings.allow_unencrypted = true;
         self
     }
 
@@ -187,7 +187,20 @@ impl WinRmSimBuilder {
         name: &str,
         twin: impl Fn(&Value, &mut Windows) -> Result<Value, WindowsError> + Send + Sync + 'static,
     ) -> Self {
-        self.scripts.add_twin(name, Arc::new(twin));
+        self.scripts.add_twin(name, Twin { text: None, run: Arc::new(twin) });
+        self
+    }
+
+    /// Runs the scripts with which certlib's own modules `winrm` and `iis` work, as [`CERTLIB_SCRIPTS`] lists them. What
+    /// is registered by [`script`](Self::script), or by [`twin`](Self::twin) after this, goes before them.
+    ///
+    /// Each script is known by its whole text. One that has another text than this version of the test kit was made
+    /// for is refused, and the module that sent it fails: `script_failed` with the reason `script_unknown_to_testkit`,
+    /// or `powershell_failed` when it is the script that all others are sent through.
+    ///
+    /// [`CERTLIB_SCRIPTS`]: super::CERTLIB_SCRIPTS
+    pub fn certlib_scripts(mut self) -> Self {
+        certlib::register(&mut self.scripts);
         self
     }
 
@@ -235,6 +248,7 @@ impl WinRmSimBuilder {
             state: Mutex::new(state),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            settings: self.settings,
             max_envelope: self.max_envelope,
             progress: self.progress,
         });

@@ -1,6 +1,7 @@
 //! What the service tells about itself.
 
-use super::{auth::Policy, envelope, shells::Limits};
+use super::{auth::Settings, envelope, shells::Limits};
+use crate::logins::Hardening;
 
 const CONFIG: &str = "http://schemas.microsoft.com/wbem/wsman/1/config";
 
@@ -18,18 +19,24 @@ pub(super) fn identify(build: u32) -> String {
 }
 
 /// The configuration at a resource URI, or a part of it.
-pub(super) fn get(resource: &str, max_envelope: usize, limits: Limits, policy: &Policy) -> Option<String> {
+pub(super) fn get(
+    resource: &str,
+    max_envelope: usize,
+    limits: Limits,
+    settings: &Settings,
+    hardening: Hardening,
+) -> Option<String> {
     let auth = format!(
         "<cfg:Auth><cfg:Basic>{}</cfg:Basic><cfg:Kerberos>false</cfg:Kerberos><cfg:Negotiate>{}</cfg:Negotiate>\
          <cfg:Certificate>{}</cfg:Certificate><cfg:CredSSP>false</cfg:CredSSP><cfg:CbtHardeningLevel>{:?}\
          </cfg:CbtHardeningLevel></cfg:Auth>",
-        policy.basic, policy.negotiate, policy.certificate, policy.hardening
+        settings.basic, settings.negotiate, settings.certificate, hardening
     );
     let service = |attributes: &str| {
         format!(
             "<cfg:Service{attributes}><cfg:MaxConcurrentOperationsPerUser>1500</cfg:MaxConcurrentOperationsPerUser>\
              <cfg:AllowUnencrypted>{}</cfg:AllowUnencrypted>{auth}</cfg:Service>",
-            policy.allow_unencrypted
+            settings.allow_unencrypted
         )
     };
     let winrs = |attributes: &str| {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::{
-    fault::Operation,
-    xml::{Element, escaped},
-};
+use super::fault::Operation;
+use crate::xml::{Element, escaped};
 
 pub(super) const SOAP: &str = "http://www.w3.org/2003/05/soap-envelope";
 pub(super) const ADDRESSING: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing";
@@ -249,7 +247,7 @@ fn envelope(action: &str, relates_to: &str, body: &str) -> String {
          <a:MessageID>uuid:{}</a:MessageID><a:To>{ANONYMOUS}</a:To><a:RelatesTo>{}</a:RelatesTo></s:Header><s:Body>\
          {body}</s:Body></s:Envelope>",
         escaped(action),
-        super::guid(),
+        crate::guid::guid(),
         escaped(relates_to)
     )
 }

@@ -12,7 +12,9 @@
 //!
 //! 1. What was registered: [`script`](WinRmSimBuilder::script) for commands of any kind, and
 //!    [`twin`](WinRmSimBuilder::twin) for scripts whose first line is `# certlib:NAME`, which get and give JSON. A
-//!    [`Bootstrap`] says how a script is understood that fetches another one from standard input.
+//!    [`Bootstrap`] says how a script is understood that fetches another one from standard input. All scripts of
+//!    certlib's own modules `winrm` and `iis` come with one call,
+//!    [`certlib_scripts`](WinRmSimBuilder::certlib_scripts): those modules can then deliver to the simulated host.
 //! 2. What is built in: the usual commands of cmd.exe, and simple scripts of PowerShell (texts, lists, pipelines,
 //!    `if`, `throw`, `exit`, and a dozen cmdlets), so that any client gets sensible answers.
 //!
@@ -50,20 +52,18 @@
 
 mod auth;
 mod builder;
+mod certlib;
 mod command;
 mod config;
 mod envelope;
 mod fault;
 mod history;
-mod ntlm;
 mod script;
 mod sealed;
 mod server;
 mod shells;
-mod spnego;
 mod tls;
 mod windows;
-mod xml;
 
 use std::{
     fmt,
@@ -74,8 +74,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    auth::Hardening,
     builder::WinRmSimBuilder,
+    certlib::{CERTLIB_SCRIPTS, CertlibScript},
     fault::{Change, Fault, Injection, Operation},
     history::{Executed, Record},
     script::{Bootstrap, Marker, ScriptCall, ScriptMatcher, ScriptOutput},
@@ -86,6 +86,7 @@ pub use self::{
     },
 };
 use self::{server::Shared, tls::Ports};
+pub use crate::logins::Hardening;
 use crate::{Result, http_server::HttpServer};
 
 /// A running simulated Windows host. It stops when dropped.
@@ -240,11 +241,4 @@ impl fmt::Debug for WinRmSim {
 /// Locks a mutex; a test that panicked elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A random identifier in the form that Windows writes, lower case.
-fn guid() -> String {
-    let digits = format!("{:032x}", rand::random::<u128>());
-    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    parts.join("-")
 }

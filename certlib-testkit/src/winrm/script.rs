@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use serde_json::Value;
 
 use super::{
+    certlib,
     command::clixml,
     windows::{Windows, WindowsError},
 };
@@ -162,7 +163,15 @@ impl ScriptOutput {
 pub(super) type Run = dyn Fn(&ScriptCall, &mut Windows) -> ScriptOutput + Send + Sync;
 
 /// A handler of scripts that get JSON and give JSON.
-pub(super) type Twin = dyn Fn(&Value, &mut Windows) -> Result<Value, WindowsError> + Send + Sync;
+pub(super) type RunTwin = dyn Fn(&Value, &mut Windows) -> Result<Value, WindowsError> + Send + Sync;
+
+/// Such a handler, and which scripts it is for among those of its name.
+#[derive(Clone)]
+pub(super) struct Twin {
+    /// SHA-256 of the only text it is for; `None` when any text will do.
+    pub(super) text: Option<&'static str>,
+    pub(super) run: Arc<RunTwin>,
+}
 
 type Open = dyn Fn(&ScriptCall) -> Result<(String, Value), WindowsError> + Send + Sync;
 type Close = dyn Fn(Result<Value, WindowsError>) -> ScriptOutput + Send + Sync;
@@ -240,7 +249,7 @@ pub(super) fn program_name(program: &str) -> String {
 #[derive(Clone, Default)]
 pub(super) struct Scripts {
     handlers: Vec<(ScriptMatcher, Arc<Run>)>,
-    twins: BTreeMap<String, Arc<Twin>>,
+    twins: BTreeMap<String, Twin>,
     bootstraps: Vec<(ScriptMatcher, Bootstrap)>,
 }
 
@@ -267,7 +276,7 @@ impl Scripts {
         self.handlers.push((matcher, run));
     }
 
-    pub(super) fn add_twin(&mut self, name: &str, twin: Arc<Twin>) {
+    pub(super) fn add_twin(&mut self, name: &str, twin: Twin) {
         self.twins.insert(name.to_owned(), twin);
     }
 
@@ -309,10 +318,15 @@ impl Scripts {
             return Some(run(call, windows));
         }
         let twin = call.marker.as_ref().and_then(|marker| self.twins.get(&marker.name));
+        let script = call.script.as_deref().unwrap_or_default();
         match (twin, &opened.bootstrap) {
+            (Some(Twin { text: Some(wanted), .. }), _) if certlib::sha256(script) != *wanted => {
+                tracing::error!(script = ?call.marker, "this test kit knows another text of the script");
+                Some(close(Err(certlib::unknown())))
+            }
             (Some(twin), _) => {
                 let data = opened.data.clone().map_or_else(|| call.json(), Ok);
-                Some(close(data.and_then(|data| twin(&data, windows))))
+                Some(close(data.and_then(|data| (twin.run)(&data, windows))))
             }
             (None, Some(_)) => Some(close(Err(WindowsError::not_found("a twin of the script")))),
             (None, None) => None,

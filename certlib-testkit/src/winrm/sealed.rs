@@ -1,6 +1,6 @@
 //! Encrypted bodies: one message in `multipart/encrypted`, as WinRM writes it.
 
-use super::ntlm::{SIGNATURE, Seal};
+use crate::logins::ntlm::{SIGNATURE, Seal};
 
 /// What `Content-Type` says of an encrypted body.
 pub(super) const CONTENT_TYPE: &str =

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tokio::sync::Notify;
 
 use super::{
-    auth::{Identity, Link, Logins, Verdict},
+    auth::Settings,
     command::{self, Host},
     config,
     envelope::{self, Fault},
@@ -25,7 +25,11 @@ use super::{
     shells::{Due, Found, Shells},
     windows::Windows,
 };
-use crate::http_server::{Handler, Peer};
+use crate::{
+    http_server::{Handler, Peer},
+    logins::{Identity, Link, Logins, Verdict},
+    xml,
+};
 
 const SOAP: &str = "application/soap+xml;charset=UTF-8";
 
@@ -42,6 +46,7 @@ pub(super) struct Shared {
     pub(super) changed: Notify,
     /// How many requests are held until there is output.
     pub(super) waiting: AtomicUsize,
+    pub(super) settings: Settings,
     pub(super) max_envelope: usize,
     pub(super) progress: bool,
 }
@@ -102,6 +107,7 @@ impl Handler for Listener {
         }
         let verdict = lock(&self.shared.state).logins.judge(
             link,
+            &self.shared.settings.offer(link.0),
             &parts.headers,
             peer.certificate.as_deref(),
             self.certificate.as_deref(),
@@ -150,7 +156,7 @@ impl Listener {
                 return Some(bare(StatusCode::BAD_REQUEST));
             };
             opened
-        } else if link.0 || lock(&self.shared.state).logins.policy.allow_unencrypted {
+        } else if link.0 || self.shared.settings.allow_unencrypted {
             body.to_vec()
         } else {
             return Some(bare(StatusCode::INTERNAL_SERVER_ERROR));
@@ -158,7 +164,7 @@ impl Listener {
         if plain.len() > self.shared.max_envelope {
             return Some(bare(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        let text = decode(&plain);
+        let text = xml::decode(&plain);
         let parsed = envelope::Request::parse(&text);
         record.operation = parsed.as_ref().map_or(Operation::Other, |request| request.operation);
         let fault = match &parsed {
@@ -272,7 +278,9 @@ impl Listener {
             }
             Operation::Get if request.shell_id.is_some() => state.shells.show(request, user),
             Operation::Get => {
-                config::get(&request.resource, self.shared.max_envelope, state.shells.limits, &state.logins.policy)
+                let Shared { max_envelope, settings, .. } = &*self.shared;
+                let hardening = state.logins.policy.hardening;
+                config::get(&request.resource, *max_envelope, state.shells.limits, settings, hardening)
                     .ok_or_else(|| Fault::unknown_resource(&request.resource))
             }
             Operation::Enumerate if request.resource == envelope::SHELL || request.resource == envelope::CMD => {
@@ -340,17 +348,6 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Envelopes come in UTF-8, or in UTF-16 from clients on Windows.
-fn decode(bytes: &[u8]) -> String {
-    match bytes {
-        [0xff, 0xfe, rest @ ..] => {
-            let units: Vec<u16> = rest.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-            String::from_utf16_lossy(&units)
-        }
-        other => String::from_utf8_lossy(other).trim_start_matches('\u{feff}').to_owned(),
     }
 }
 

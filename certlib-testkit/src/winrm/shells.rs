@@ -8,9 +8,11 @@ use std::{
 use super::{
     command::{self, codepage},
     envelope::{CMD, Fault, Request, duration},
-    guid,
     script::{ScriptCall, ScriptOutput},
     windows::Windows,
+};
+use crate::{
+    guid::guid,
     xml::{Element, escaped},
 };
 

@@ -1,7 +1,8 @@
-//! The simulated BIG-IP, seen by `f5-sdk` and by a plain HTTP client.
+//! The simulated BIG-IP, seen by `f5-sdk`, by F5's collection for Ansible, and by a plain HTTP client.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod ansible;
 mod faults;
 mod serving;
 
@@ -87,6 +88,33 @@ async fn f5_sdk_finds_what_it_expects() {
     assert!(history.iter().any(|record| record.coordination.is_some()));
     assert!(history.iter().all(|record| !record.path.contains("tokens/") || record.path.ends_with("tokens/*")));
     assert_eq!(bigip.peer_certificates_of("/Common/sdk"), [two.fingerprint]);
+}
+
+#[tokio::test]
+async fn the_shell_saves_and_does_nothing_else() {
+    let bigip = F5Sim::builder().device_group("pair").start().await.unwrap();
+    bigip.operate("POST", "tm/auth/partition", json!({ "name": "New" })).unwrap();
+    let shell = |command: &str| json!({ "command": "run", "utilCmdArgs": format!("-c \"{command}\"") });
+    let (status, body) = ask(&bigip, "POST", "tm/util/bash", shell("rm -r /config")).await;
+    assert_eq!((status, &body["commandResult"]), (200, &json!("/bin/bash: rm: command not found\n")));
+    assert!(!bigip.is_saved());
+    let (_, body) = ask(&bigip, "POST", "tm/util/bash", shell("tmsh save sys config")).await;
+    assert!(bigip.is_saved() && body["commandResult"].as_str().unwrap().contains("/config/bigip.conf"), "{body}");
+    let (_, devices) = ask(&bigip, "GET", "tm/cm/device?$top=1&$skip=1", Value::Null).await;
+    assert_eq!(devices["items"].as_array().unwrap().len(), 1, "pages here, too");
+}
+
+#[tokio::test]
+async fn who_comes_without_a_login_is_invited_to_use_http_basic() {
+    let bigip = F5Sim::start().await.unwrap();
+    let invited = async |request: RequestBuilder| {
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.headers().contains_key("www-authenticate"))
+    };
+    let ask = || request(&bigip, "GET", "tm/sys", &Value::Null);
+    assert_eq!(invited(ask()).await, (401, true));
+    assert_eq!(invited(ask().header("x-f5-auth-token", "gone")).await, (401, false));
+    assert_eq!(invited(ask().basic_auth(F5Sim::USER, Some(F5Sim::PASSWORD))).await, (200, false));
 }
 
 #[tokio::test]

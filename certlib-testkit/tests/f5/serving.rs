@@ -54,6 +54,13 @@ async fn a_virtual_server_made_over_rest_listens_too() {
     assert_eq!((status, &made["destination"]), (200, &json!("/Common/10.0.0.1:443")));
     let address = bigip.virtual_address("/Common/vs").unwrap();
     assert_eq!(leaf_fingerprint(address, "a.example").await.unwrap(), issued.fingerprint);
+    let change = |body| bigip.operate("PATCH", "tm/ltm/virtual/vs", body).unwrap();
+    let off = change(json!({ "disabled": true, "ipProtocol": 17, "description": "off" }));
+    assert_eq!((&off["disabled"], off.get("enabled"), &off["ipProtocol"]), (&json!(true), None, &json!("udp")));
+    assert!(leaf_fingerprint(address, "a.example").await.is_err(), "disabled");
+    let on = change(json!({ "enabled": true }));
+    assert_eq!((on.get("disabled"), &on["description"], &on["source"]), (None, &json!("off"), &json!("0.0.0.0/0")));
+    assert_eq!(leaf_fingerprint(address, "a.example").await.unwrap(), issued.fingerprint);
     let refusal = bigip.operate("DELETE", "tm/ltm/profile/client-ssl/a", serde_json::Value::Null).unwrap_err();
     assert!(refusal.to_string().contains("01070265:3"), "{refusal}");
 }

@@ -79,6 +79,22 @@ async fn a_bootstrap_fetches_the_real_script() {
 }
 
 #[tokio::test]
+async fn scripts_of_certlib_are_carried_out_only_as_they_are_known() {
+    let host = builder().certlib_scripts().start().await.unwrap();
+    let client = Client::new(&host);
+    // Neither is the text of that name which the test kit was made for.
+    for script in ["# certlib:files.look 1\nparam($in)", "# certlib:bootstrap 1\n[Console]::OpenStandardInput()"] {
+        let ran = client.script(script, Some(b"{}")).await;
+        assert_eq!((ran.stdout.as_str(), ran.exit_code), ("", 1), "{ran:?}");
+        assert!(ran.stderr.contains("script_unknown_to_testkit"), "{}", ran.stderr);
+    }
+    // One's own of that name goes before it, whatever its text.
+    let own = builder().certlib_scripts().twin("files.look", |_, _| Ok(json!("own"))).start().await.unwrap();
+    let ran = Client::new(&own).script("# certlib:files.look 1\n[Console]::In", Some(b"{}")).await;
+    assert_eq!((ran.stdout.as_str(), ran.exit_code), ("\"own\"\r\n", 0));
+}
+
+#[tokio::test]
 async fn handlers_are_found_by_program_and_text() {
     let host = builder()
         .script(ScriptMatcher::program("appcmd"), |call, windows| {

@@ -9,12 +9,11 @@ use certlib_testkit::pki::{Issued, TestCa};
 use certlib_testkit::ports;
 use certlib_testkit::simhost::{Service, SimHost, UserAuth};
 use certlib_testkit::vault::VaultSim;
-use certlib_testkit::winrm::{WinRmSim, Windows, pfx_of};
+use certlib_testkit::winrm::{WinRmSim, WinRmSimBuilder, Windows, pfx_of};
 use serde_json::{Value, json};
 
 use crate::fleet::{Look, Site, endpoint};
 use crate::receiver::Receiver;
-use crate::windows;
 
 const CERT: &str = "/etc/ssl/site.pem";
 const KEY: &str = "/etc/ssl/site.key";
@@ -62,7 +61,7 @@ impl Hosts {
         }
         Self {
             unix,
-            files: windows::host().windows(|windows| folders(windows, each)).start().await.unwrap(),
+            files: windows().windows(|windows| folders(windows, each)).start().await.unwrap(),
             sites,
             f5,
             netscaler,
@@ -76,10 +75,15 @@ impl Hosts {
     }
 }
 
+/// A Windows host on which all scripts run.
+fn windows() -> WinRmSimBuilder {
+    WinRmSim::builder().user("Administrator", PASSWORD).certlib_scripts()
+}
+
 /// A Windows host with a site.
 async fn with_site(factory: &Issued) -> WinRmSim {
     let factory = factory.clone();
-    let host = windows::host().windows(move |windows| {
+    let host = windows().windows(move |windows| {
         let pfx = pfx_of(&factory, "x").unwrap();
         let thumbprint = windows.certificates.import_pfx("My", &pfx, "x", &Default::default()).unwrap();
         windows.iis.add_site("Shop");
@@ -138,13 +142,16 @@ fn ssh(host: &SimHost, number: usize) -> Site {
     site("ssh", number, config, location, login(PASSWORD), login(WRONG), Look::Tls(host.tls_addr()))
 }
 
+fn ntlm(password: &str) -> Value {
+    json!({ "login": { "method": "ntlm", "user": "Administrator", "password": password } })
+}
+
 fn winrm(host: &WinRmSim, number: usize) -> Site {
     let folder = format!(r"C:\tls\{number}");
     let (cert, key) = (format!(r"{folder}\site.pem"), format!(r"{folder}\site.key"));
     let location = json!({ "url": host.https_url(), "root": folder, "paths": { "fullchain": cert, "key": key } });
-    let config = json!({ "connection": windows::connection(host) });
-    let login = |password: &str| json!({ "login": windows::ntlm(password) });
-    let (right, wrong) = (login(windows::PASSWORD), login(windows::WRONG));
+    let config = json!({ "connection": connection(Some(host.ca_pem())) });
+    let (right, wrong) = (ntlm(PASSWORD), ntlm(WRONG));
     site("winrm", number, config, location, right, wrong, Look::WindowsFile(cert))
 }
 
@@ -152,9 +159,8 @@ async fn iis(host: &WinRmSim, number: usize) -> Site {
     let at = host.tls_addr(443).await.unwrap();
     let bindings = json!([{ "site": "Shop" }]);
     let location = json!({ "url": host.https_url(), "bindings": bindings });
-    let config = json!({ "connection": windows::connection(host), "endpoints": [endpoint(at)] });
-    let login = |password: &str| json!({ "login": windows::ntlm(password) });
-    let (right, wrong) = (login(windows::PASSWORD), login(windows::WRONG));
+    let config = json!({ "connection": connection(Some(host.ca_pem())), "endpoints": [endpoint(at)] });
+    let (right, wrong) = (ntlm(PASSWORD), ntlm(WRONG));
     site("iis", number, config, location, right, wrong, Look::Tls(at))
 }
 

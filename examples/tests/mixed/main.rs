@@ -7,8 +7,6 @@ mod kinds;
 #[path = "../../../certlib-modules/tests/webhook/receiver.rs"]
 #[allow(dead_code)]
 mod receiver;
-#[path = "../../../certlib-modules/tests/windows/mod.rs"]
-mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -75,7 +75,8 @@ impl Login {
         | Self::Basic { user, password }
         | Self::Kerberos { user, password, .. } = self
         {
-            if user.is_empty() || user.len() > 256 || user.chars().any(char::is_control) {
+            let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+            if user.is_empty() || user.len() > 256 || user.chars().any(breaks) {
                 return invalid("user_invalid", "the user is `DOMAIN\\name`, `name@realm` or `name`");
             }
             if sspi::Username::parse(user).is_err() {

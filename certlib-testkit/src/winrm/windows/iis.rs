@@ -150,6 +150,11 @@ impl Iis {
         self.pools.entry(name.to_lowercase()).or_insert(pool);
     }
 
+    /// All application pools.
+    pub fn pools(&self) -> impl Iterator<Item = &AppPool> {
+        self.pools.values()
+    }
+
     /// All sites.
     pub fn sites(&self) -> &[Site] {
         &self.sites

@@ -1,5 +1,6 @@
 //! The simulated Windows: what scripts and commands act on, and what tests arrange and look at.
 
+mod accounts;
 mod certificates;
 mod error;
 mod files;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
+use self::accounts::Accounts;
 pub use self::{
     certificates::{CertificateStores, ImportOptions, StoredCertificate, thumbprint},
     error::{WindowsError, WindowsResult},
@@ -55,6 +57,7 @@ pub struct Windows {
     pub http_sys: HttpSys,
     /// Services, by name in lower case.
     pub services: BTreeMap<String, Service>,
+    accounts: Accounts,
     build: u32,
 }
 
@@ -72,6 +75,7 @@ impl Windows {
             iis: Iis::new(),
             http_sys: HttpSys::default(),
             services: BTreeMap::new(),
+            accounts: Accounts::default(),
             build,
         }
     }
@@ -85,6 +89,27 @@ impl Windows {
     pub fn set_build(&mut self, build: u32) {
         self.build = build;
         self.certificates.build = build;
+    }
+
+    /// Adds an account with its SID; those that every Windows has, and those of services and application pools, are
+    /// there without it.
+    pub fn add_account(&mut self, name: &str, sid: &str) {
+        self.accounts.add(name, sid);
+    }
+
+    /// The SID of an account, in any case; `None` when there is none of that name. A service and an application pool
+    /// have one each: `NT SERVICE\NAME` and `IIS APPPOOL\NAME`.
+    #[must_use]
+    pub fn sid_of(&self, name: &str) -> Option<String> {
+        let last = name.rsplit('\\').next().unwrap_or(name);
+        let is = |authority: &str| name.to_lowercase() == format!("{authority}\\{}", last.to_lowercase());
+        if is("nt service") && self.services.contains_key(&last.to_lowercase()) {
+            return Some(accounts::service_sid(last));
+        }
+        if is("iis apppool") && self.iis.pool(last).is_ok() {
+            return Some(accounts::pool_sid(last));
+        }
+        self.accounts.sid(name)
     }
 
     /// Adds a service that runs.
@@ -103,6 +128,11 @@ impl Windows {
         service.starts += 1;
         Ok(())
     }
+}
+
+/// A SID as SDDL gives it back: abbreviated where that is possible.
+pub(super) fn sddl_sid(sid: &str) -> &str {
+    accounts::abbreviation(sid).unwrap_or(sid)
 }
 
 /// A PFX (AES-256) of a certificate with its chain and key, to set a host up with.

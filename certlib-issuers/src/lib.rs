@@ -16,6 +16,7 @@
 #[cfg(feature = "acme")]
 pub mod acme;
 #[cfg(any(feature = "acme", feature = "http", feature = "local-ca"))]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod base64_bytes;
 #[cfg(feature = "acme")]
 pub mod challenge;
@@ -26,10 +27,12 @@ pub mod dns;
 #[cfg(feature = "globalsign")]
 pub mod globalsign;
 #[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod keys;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
 #[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod triage;
 
 use certlib_core::Result;

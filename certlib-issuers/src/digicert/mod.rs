@@ -54,6 +54,7 @@
 
 mod client;
 mod config;
+mod find;
 mod order;
 mod revoke;
 

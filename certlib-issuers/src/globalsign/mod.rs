@@ -45,11 +45,11 @@
 //! # Ok::<(), certlib_core::Error>(())
 //! ```
 
+mod client;
 mod config;
 mod order;
 mod policy;
 mod revoke;
-mod session;
 
 use std::sync::Arc;
 
@@ -64,10 +64,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
+use self::client::Client;
 use self::config::GlobalSignCredentials;
 pub use self::config::{GlobalSignConfig, SubjectConfig};
 use self::order::Kept;
-use self::session::Session;
 
 /// Makes GlobalSign issuers; kind `globalsign`. Making one asks nothing of GlobalSign.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,8 +86,8 @@ impl IssuerFactory for GlobalSignFactory {
     async fn build(&self, _cx: &Context, spec: IssuerSpec) -> Result<Arc<dyn AsyncIssuer>> {
         let config: GlobalSignConfig = spec.decode_config()?;
         config.check()?;
-        let session = Session::new(&config, GlobalSignCredentials::decode(spec.credentials.as_ref())?)?;
-        Ok(Arc::new(GlobalSign { config, session, policy: Mutex::default() }))
+        let client = Client::new(&config, GlobalSignCredentials::decode(spec.credentials.as_ref())?)?;
+        Ok(Arc::new(GlobalSign { config, client, policy: Mutex::default() }))
     }
 }
 
@@ -95,7 +95,7 @@ impl IssuerFactory for GlobalSignFactory {
 #[derive(Debug)]
 struct GlobalSign {
     config: GlobalSignConfig,
-    session: Session,
+    client: Client,
     policy: Mutex<Option<Kept>>,
 }
 

@@ -13,8 +13,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
 use super::GlobalSign;
+use super::client::{Call, OPERATION, unanswered};
 use super::policy::Policy;
-use super::session::{Call, OPERATION, unanswered};
 use crate::{keys, triage};
 
 /// How long a policy is used before it is read again.
@@ -63,7 +63,7 @@ impl GlobalSign {
     pub(super) async fn place(&self, cx: &Context, request: &IssueRequest) -> Result<OrderHandle> {
         let submitted = cx.clock.now();
         let body = self.policy(cx).await?.request(&self.config, request, submitted)?;
-        let answer = self.session.send(cx, &Call::with_body(Method::POST, &["certificates"], &body)).await?;
+        let answer = self.client.send(cx, &Call::with_body(Method::POST, &["certificates"], &body)).await?;
         if answer.status() == 422 {
             // Against the policy, although it was kept to: it may have been changed.
             *self.policy.lock().await = None;
@@ -87,7 +87,7 @@ impl GlobalSign {
         {
             return Ok(Arc::clone(&kept.policy));
         }
-        let answer = self.session.send(cx, &Call::get(&["validationpolicy"])).await?.success()?;
+        let answer = self.client.send(cx, &Call::get(&["validationpolicy"])).await?.success()?;
         let policy: Arc<Policy> = Arc::new(triage::read(&answer)?);
         *kept = Some(Kept { policy: Arc::clone(&policy), until: now + POLICY_LIFE });
         Ok(policy)
@@ -118,7 +118,7 @@ impl GlobalSign {
 
     /// The certificates of the issuing CA and those above it, without the root, which whoever verifies has.
     async fn trust_chain(&self, cx: &Context) -> Result<String> {
-        let answer = self.session.send(cx, &Call::get(&["trustchain"])).await.map_err(unanswered)?;
+        let answer = self.client.send(cx, &Call::get(&["trustchain"])).await.map_err(unanswered)?;
         if !answer.is_success() {
             let error = answer.refused();
             // That the chain cannot be had says nothing about the certificate.
@@ -141,7 +141,7 @@ impl GlobalSign {
     }
 
     pub(super) async fn read(&self, cx: &Context, serial: &str) -> Result<Answer> {
-        self.session.send(cx, &Call::get(&["certificates", serial])).await
+        self.client.send(cx, &Call::get(&["certificates", serial])).await
     }
 
     /// Whether the CA says that a certificate is revoked.
@@ -224,7 +224,7 @@ impl GlobalSign {
         let (page, per_page) = (page.to_string(), PAGE.to_string());
         let query = [("page", &*page), ("per_page", &*per_page), ("from", &*from), ("to", &*to)];
         let call = Call::get(&["stats", "issued"]).query(&query);
-        let answer = self.session.send(cx, &call).await?.success()?;
+        let answer = self.client.send(cx, &call).await?.success()?;
         triage::read(&answer)
     }
 }

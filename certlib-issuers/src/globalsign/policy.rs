@@ -17,8 +17,8 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 
+use super::client::OPERATION;
 use super::config::GlobalSignConfig;
-use super::session::OPERATION;
 use crate::keys;
 
 /// id-kp-serverAuth and id-kp-clientAuth, RFC 5280 section 4.2.1.12.

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::GlobalSign;
-use super::session::Call;
+use super::client::Call;
 use crate::keys;
 
 #[async_trait]
@@ -16,7 +16,7 @@ impl Revoker for GlobalSign {
         let serial = keys::serial(bundle);
         let body = json!({ "revocation_reason": name_of(reason) });
         let path = ["certificates", serial.as_str()];
-        let answer = self.session.send(cx, &Call::with_body(Method::PATCH, &path, &body)).await?;
+        let answer = self.client.send(cx, &Call::with_body(Method::PATCH, &path, &body)).await?;
         match answer.status() {
             _ if answer.is_success() => Ok(()),
             // Maybe because there is nothing left to be done.

@@ -28,7 +28,7 @@ const LOGIN_REFUSED: &str = "login_refused";
 
 /// The API, with the credentials of one account.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct Client {
     api: Api,
     key: SecretString,
     secret: SecretString,
@@ -76,7 +76,7 @@ impl<'a> Call<'a> {
     }
 }
 
-impl Session {
+impl Client {
     /// # Errors
     /// As [`Api::new`].
     pub(super) fn new(config: &GlobalSignConfig, credentials: GlobalSignCredentials) -> Result<Self> {

@@ -7,7 +7,8 @@
 //!   talks to, quirks included.
 //! * Simulators run inside the test process, keep state, and misbehave on demand: [`simhost`] is servers with SSH and TLS,
 //!   by the thousand; [`winrm`] a Windows host with WinRM and IIS; [`f5`] a BIG-IP; [`netscaler`] a NetScaler ADC; [`vault`]
-//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud.
+//!   a HashiCorp Vault; [`huawei`] the certificate services of Huawei Cloud; [`sectigo`] Sectigo's certificate
+//!   manager; [`entrust`] the services of Entrust.
 //!
 //! # Where the programs come from
 //!
@@ -43,6 +44,7 @@
 //! the kernel, and no process outlives its guard: not even when the test process is killed.
 
 pub mod counterpart;
+pub mod entrust;
 mod error;
 pub mod f5;
 mod http_server;
@@ -52,6 +54,7 @@ pub mod netscaler;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod sectigo;
 pub mod simhost;
 pub mod tls;
 pub mod vault;

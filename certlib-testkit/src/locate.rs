@@ -258,6 +258,11 @@ pub static COUNTERPARTS: &[Counterpart] = &[
         recipe: Recipe::Pip { package: "f5-sdk", version: "3.0.21" },
     },
     Counterpart {
+        name: "cert_manager",
+        programs: &[program("cert_manager", "CERTLIB_CERT_MANAGER", &[])],
+        recipe: Recipe::Pip { package: "cert_manager", version: "4.0.0" },
+    },
+    Counterpart {
         name: "exim",
         programs: &[program("exim4", "CERTLIB_EXIM4", &["exim4", "exim"])],
         recipe: Recipe::Apt(&["exim4-daemon-light"]),

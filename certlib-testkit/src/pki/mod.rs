@@ -1,5 +1,7 @@
 //! A throw-away certificate authority, to make the certificates that tests deliver.
 
+mod asked;
+mod flaw;
 mod sign;
 
 use std::fmt;
@@ -11,7 +13,11 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-pub use self::sign::{Signed, Terms};
+pub(crate) use self::asked::Asked;
+pub use self::{
+    flaw::Flaw,
+    sign::{Signed, Terms},
+};
 use crate::{Result, tls::fingerprint};
 
 /// How long the certificates of [`TestCa`] are valid, in days.

@@ -1,0 +1,21 @@
+//! What was asked of the simulator.
+
+use time::OffsetDateTime;
+
+/// One request, as it was answered. Bodies, passwords and tokens are not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// The HTTP method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The query, empty without one.
+    pub query: String,
+    /// The login that the request names, empty without one.
+    pub login: String,
+    /// The status of the answer; `None` when the connection was cut instead.
+    pub status: Option<u16>,
+    /// When it was answered, by the simulator's clock.
+    pub at: OffsetDateTime,
+}

@@ -149,6 +149,11 @@ impl CagwSim {
         lock(&self.state).approvals = wanted;
     }
 
+    /// Rejects every enrolment from now on, after it was accepted.
+    pub fn set_rejections(&self, wanted: bool) {
+        lock(&self.state).rejects = wanted;
+    }
+
     /// Answers the next action with `REJECTED`.
     pub fn reject_next_action(&self) {
         lock(&self.state).rejects_next_action = true;

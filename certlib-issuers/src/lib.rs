@@ -1,9 +1,10 @@
-//! Issuers for certlib: ACME (RFC 8555) with HTTP-01 and DNS-01, and a CA of one's own.
+//! Issuers for certlib: ACME (RFC 8555) with HTTP-01 and DNS-01, commercial CAs, and a CA of one's own.
 //!
 //! # The map
 //! - [`local_ca`] (feature `local-ca`): a CA whose root key lives sealed in certlib's own store. For development,
 //!   tests, and networks that trust a private root.
 //! - [`acme`] (feature `acme`): any ACME CA. Orders are taken up from wherever the CA says they are.
+//! - [`sectigo`] (feature `sectigo`): Sectigo Certificate Manager.
 //! - [`challenge`] (feature `acme`): how names are proven; [`challenge::Http01Responder`] is what a web server embeds.
 //! - [`dns`] (feature `acme`): [`dns::DnsProvider`], and the one that speaks dynamic update (RFC 2136).
 //!
@@ -12,15 +13,23 @@
 
 #[cfg(feature = "acme")]
 pub mod acme;
-#[cfg(any(feature = "acme", feature = "local-ca"))]
+#[cfg(any(feature = "acme", feature = "http", feature = "local-ca"))]
 mod base64_bytes;
+#[cfg(feature = "sectigo")]
+mod chain;
 #[cfg(feature = "acme")]
 pub mod challenge;
 #[cfg(feature = "acme")]
 pub mod dns;
+#[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
+mod keys;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
+#[cfg(feature = "sectigo")]
+pub mod sectigo;
 #[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
 mod triage;
 
 use certlib_core::Result;
@@ -36,5 +45,7 @@ pub fn registry() -> Result<IssuerRegistry> {
     let registry = registry.register(acme::AcmeFactory::new())?;
     #[cfg(feature = "local-ca")]
     let registry = registry.register(local_ca::LocalCaFactory::new())?;
+    #[cfg(feature = "sectigo")]
+    let registry = registry.register(sectigo::SectigoFactory)?;
     Ok(registry)
 }

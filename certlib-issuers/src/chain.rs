@@ -15,6 +15,17 @@ pub(crate) fn leaf_first(pem: &[u8]) -> Result<String> {
     without_root(bundle.certificates().to_vec())
 }
 
+/// The same for DER.
+///
+/// # Errors
+/// As [`CertificateBundle::new`].
+#[cfg(feature = "entrust")]
+pub(crate) fn leaf_first_der(certificates: &[Vec<u8>]) -> Result<String> {
+    // Each by itself is a chain; together they may not be one yet.
+    let pem = certificates.iter().map(|der| Ok(CertificateBundle::new(vec![der.clone()], None)?.leaf_pem()));
+    leaf_first(pem.collect::<Result<String>>()?.as_bytes())
+}
+
 fn without_root(mut chain: Vec<Vec<u8>>) -> Result<String> {
     if chain.len() > 1 && chain.last().is_some_and(|der| is_self_issued(der)) {
         chain.pop();

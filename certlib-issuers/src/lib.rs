@@ -4,6 +4,7 @@
 //! - [`local_ca`] (feature `local-ca`): a CA whose root key lives sealed in certlib's own store. For development,
 //!   tests, and networks that trust a private root.
 //! - [`acme`] (feature `acme`): any ACME CA. Orders are taken up from wherever the CA says they are.
+//! - [`entrust`] (feature `entrust`): Entrust Certificate Services, and Entrust's CA Gateway.
 //! - [`sectigo`] (feature `sectigo`): Sectigo Certificate Manager.
 //! - [`challenge`] (feature `acme`): how names are proven; [`challenge::Http01Responder`] is what a web server embeds.
 //! - [`dns`] (feature `acme`): [`dns::DnsProvider`], and the one that speaks dynamic update (RFC 2136).
@@ -15,12 +16,14 @@
 pub mod acme;
 #[cfg(any(feature = "acme", feature = "http", feature = "local-ca"))]
 mod base64_bytes;
-#[cfg(feature = "sectigo")]
+#[cfg(any(feature = "entrust", feature = "sectigo"))]
 mod chain;
 #[cfg(feature = "acme")]
 pub mod challenge;
 #[cfg(feature = "acme")]
 pub mod dns;
+#[cfg(feature = "entrust")]
+pub mod entrust;
 #[cfg(feature = "http")]
 #[allow(dead_code, reason = "which of it is used depends on the features")]
 mod keys;
@@ -43,6 +46,8 @@ pub fn registry() -> Result<IssuerRegistry> {
     let registry = IssuerRegistry::new();
     #[cfg(feature = "acme")]
     let registry = registry.register(acme::AcmeFactory::new())?;
+    #[cfg(feature = "entrust")]
+    let registry = registry.register(entrust::EntrustFactory)?;
     #[cfg(feature = "local-ca")]
     let registry = registry.register(local_ca::LocalCaFactory::new())?;
     #[cfg(feature = "sectigo")]

@@ -115,6 +115,12 @@ impl CagwSim {
         self.enrollments().into_iter().find(|enrollment| enrollment.id == id)
     }
 
+    /// Whether the certificate with this serial number (hexadecimal) is revoked.
+    #[must_use]
+    pub fn is_revoked(&self, serial: &str) -> bool {
+        lock(&self.state).is_revoked(serial)
+    }
+
     /// A human approves an enrolment that waits for it.
     ///
     /// # Errors

@@ -14,7 +14,7 @@
 
 #[cfg(feature = "acme")]
 pub mod acme;
-#[cfg(any(feature = "acme", feature = "http", feature = "local-ca"))]
+#[cfg(any(feature = "acme", feature = "entrust", feature = "local-ca"))]
 mod base64_bytes;
 #[cfg(any(feature = "entrust", feature = "sectigo"))]
 mod chain;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
-use certlib_core::{Context, Error, Result};
+use certlib_core::{Context, Error, ErrorClass, Result};
 use certlib_net::Answer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -95,9 +95,17 @@ impl Sectigo {
     async fn approve(&self, cx: &Context, id: &str) -> Result<OrderState> {
         let body = json!({ "message": "approved by certlib" });
         let answer = self.client.post(cx, &["ssl", "v1", "approve", id], &body).await.map_err(triage::unanswered)?;
-        // Somebody else was faster.
-        let is_decided = client::code(&answer) == Some(-1112);
-        if answer.is_success() || is_decided { Ok(pending()) } else { Err(refused(&answer)) }
+        if answer.is_success() {
+            return Ok(pending());
+        }
+        match refused(&answer) {
+            // Somebody else was faster, or has to do it: the order is not over by that.
+            error if error.class() == ErrorClass::Validation => {
+                tracing::warn!(%error, order = id, "the order could not be approved; it stays pending");
+                Ok(pending())
+            }
+            error => Err(error),
+        }
     }
 
     /// The order that was placed by `request`, if there is one.

@@ -135,6 +135,20 @@ async fn storms_and_garbage_lose_nothing() {
 }
 
 #[tokio::test]
+async fn json_that_says_nothing_is_no_answer() {
+    let desk = gateway_desk(CagwSim::builder().pending_polls(9).start().await.unwrap()).await;
+    let empty = Fault::Answer { status: 200, content_type: "application/json".into(), body: "{}".into() };
+    desk.sim.inject(Injection::new(empty.clone()).times(1));
+    let error = desk.issuer.submit(&desk.cx, &order()).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
+    let handle = desk.submit(&order()).await;
+    desk.sim.inject(Injection::new(empty).times(1));
+    let error = desk.poll(&handle).await.unwrap_err();
+    assert_eq!((error.code(), error.class()), ("answer_invalid", ErrorClass::IoPermanent));
+    assert!(desk.is_pending(&handle).await);
+}
+
+#[tokio::test]
 async fn a_wrong_certificate_is_noticed() {
     let desk = gateway_desk(CagwSim::start().await.unwrap()).await;
     for (flaw, code) in [
@@ -174,6 +188,16 @@ async fn a_lost_enrolment_is_found_among_the_events() {
     desk.sim.set_approvals(false);
     desk.submit(&request).await;
     assert_eq!(desk.find(&request).await.unwrap_err().code(), "order_ambiguous");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_a_lost_one() {
+    let desk = gateway_desk(CagwSim::start().await.unwrap()).await;
+    let request = order();
+    desk.sim.inject(Injection::new(Fault::Malformed).on("POST", "").times(1));
+    let error = desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
+    assert!(desk.find(&request).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -177,6 +177,16 @@ async fn two_of_the_same_are_ambiguous() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_is_a_lost_one() {
+    let desk = ecs_desk(EcsSim::start().await.unwrap()).await;
+    let request = order();
+    desk.sim.inject(Injection::new(Fault::Malformed).on("POST", "").times(1));
+    let error = desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
+    assert!(desk.find(&request).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn revoked_for_every_reason_and_twice() {
     let desk = ecs_desk(EcsSim::start().await.unwrap()).await;
     let revoker = desk.issuer.revoker().unwrap();

@@ -111,10 +111,12 @@ async fn approves_by_itself_where_that_is_wanted() {
     desk.collect(&handle).await;
     // Somebody decided between the two questions.
     let handle = desk.submit(&order()).await;
-    let late = r#"{"code":-1112,"description":"Certificate can't be approved"}"#;
-    let late = Fault::Answer { status: 400, content_type: "application/json".into(), body: late.into() };
-    desk.sim.inject(Injection::new(late).on("POST", "/approve/").times(1));
-    assert!(desk.is_pending(&handle).await);
+    for code in [-1112, -1601] {
+        let body = json!({ "code": code, "description": "Certificate can't be approved" }).to_string();
+        let late = Fault::Answer { status: 400, content_type: "application/json".into(), body };
+        desk.sim.inject(Injection::new(late).on("POST", "/approve/").times(1));
+        assert!(desk.is_pending(&handle).await, "{code}");
+    }
     // Who may not approve is told so, and the order stays.
     desk.sim.inject(Injection::new(Fault::Forbidden).on("POST", "/approve/").times(1));
     assert_eq!(desk.poll(&handle).await.unwrap_err().class(), ErrorClass::Auth);

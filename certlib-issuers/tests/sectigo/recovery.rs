@@ -52,6 +52,16 @@ async fn a_lost_order_is_found_by_its_comment() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_is_a_lost_one() {
+    let desk = Desk::new(SectigoSim::start().await.unwrap()).await;
+    let request = order();
+    desk.sim.inject(Injection::new(Fault::Malformed).on("POST", "/enroll").times(1));
+    let error = desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
+    assert!(find(&desk, &request).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn only_the_same_names_are_looked_at() {
     let desk = Desk::new(SectigoSim::start().await.unwrap()).await;
     for _ in 0..250 {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use certlib_core::bundle::MAX_CLOCK_SKEW;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
-use certlib_core::{CertificateBundle, Context, Error, ErrorClass, Result};
+use certlib_core::{CertificateBundle, Context, Effect, Error, ErrorClass, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -85,9 +85,12 @@ impl CaGateway {
             return Err(refused(&answer));
         }
         let answered: Answered = triage::read(&answer)?;
-        // What cannot be read here is asked for again by the polls.
-        let serial = answered.serial().unwrap_or_default();
-        OrderHandle::encode(&Handle { enrollment: answered.id(), serial, public_key, submitted: cx.clock.now() })
+        // A certificate that cannot be read here is asked for again by the polls.
+        let (enrollment, serial) = (answered.id(), answered.serial().unwrap_or_default());
+        if enrollment.is_none() && serial.is_none() {
+            return Err(says_nothing("the gateway's answer has neither an id nor a certificate"));
+        }
+        OrderHandle::encode(&Handle { enrollment, serial, public_key, submitted: cx.clock.now() })
     }
 
     /// Asks how an enrolment stands.
@@ -112,6 +115,7 @@ impl CaGateway {
         }
         let status = answered.status().to_ascii_uppercase();
         match status.as_str() {
+            "" => Err(says_nothing("the enrolment has neither a status nor a certificate").with_effect(Effect::None)),
             "REJECTED" | "DENIED" | "DECLINED" | "FAILED" | "CANCELLED" => Ok(rejected(OPERATION, &status)),
             // `ACCEPTED`, `PROCESSING`, `AWAITING_APPROVAL`.
             _ => {
@@ -221,6 +225,11 @@ impl CaGateway {
         }
         Ok(body)
     }
+}
+
+/// The error for an answer that is JSON, and no more than that.
+fn says_nothing(why: &str) -> Error {
+    triage::unreadable(Error::transient(OPERATION, "answer_invalid", why).with_effect(Effect::Possible))
 }
 
 fn issued(kept: &Kept) -> Result<OrderState> {

@@ -168,6 +168,22 @@ async fn a_lost_order_is_found() {
 }
 
 #[tokio::test]
+async fn the_tracking_text_tells_where_no_request_is_shown() {
+    let desk = ecs_desk(EcsSim::builder().pending_polls(9).start().await.unwrap()).await;
+    let request = order();
+    desk.submit(&request).await;
+    let shown = |text: &str| {
+        let body = json!({ "status": "PENDING", "trackingId": 1, "tracking": { "trackingInfo": text } }).to_string();
+        let answer = Fault::Answer { status: 200, content_type: "application/json".into(), body };
+        Injection::new(answer).on("GET", "/certificates/").times(1)
+    };
+    desk.sim.inject(shown("certlib order-4711"));
+    assert!(desk.find(&request).await.unwrap().is_some());
+    desk.sim.inject(shown("certlib order-4712"));
+    assert!(desk.find(&request).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn two_of_the_same_are_ambiguous() {
     let desk = ecs_desk(EcsSim::start().await.unwrap()).await;
     let request = order();

@@ -1,5 +1,5 @@
-//! Public keys of requests and certificates: what tells whether something at a CA is ours. All are the bits of the key
-//! itself, as [`PrivateKey::public_key`](certlib_core::bundle::PrivateKey::public_key) gives them.
+//! Keys and other marks of requests and certificates: what tells whether something at a CA is ours. All keys are the bits
+//! themselves, as [`PrivateKey::public_key`](certlib_core::bundle::PrivateKey::public_key) gives them.
 
 use std::time::Duration;
 
@@ -53,6 +53,13 @@ pub(crate) fn request_pem(der: &[u8]) -> String {
     }
     pem.push_str("-----END CERTIFICATE REQUEST-----\n");
     pem
+}
+
+/// A certificate's serial number as CAs write it: upper-case hexadecimal, two digits a byte, without the zero that DER puts in
+/// front of what would be negative.
+pub(crate) fn serial(bundle: &CertificateBundle) -> String {
+    let serial = &bundle.leaf().serial;
+    serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase()
 }
 
 /// A validity in whole days, for CAs that count in days: rounded up, and at least one.

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::Sectigo;
 use super::client::{self, Listed, OPERATION, Order, refused};
-use crate::triage;
+use crate::{keys, triage};
 
 #[async_trait]
 impl Revoker for Sectigo {
     async fn revoke(&self, cx: &Context, bundle: &CertificateBundle, reason: RevocationReason) -> Result<()> {
-        let serial = bundle.leaf().serial.to_ascii_uppercase();
+        let serial = keys::serial(bundle);
         let body = body(reason);
         let answer = self.client.post(cx, &["ssl", "v1", "revoke", "serial", &serial], &body).await?;
         if is_done(&answer) {
@@ -37,10 +37,11 @@ impl Revoker for Sectigo {
 impl Sectigo {
     /// The id of the order whose certificate this is.
     async fn by_serial(&self, cx: &Context, bundle: &CertificateBundle) -> Result<Option<String>> {
-        let plain = digits(&bundle.leaf().serial);
+        let serial = keys::serial(bundle);
+        let plain = digits(&serial);
         let is_same = |listed: &&Listed| listed.serial_number.as_deref().is_some_and(|serial| digits(serial) == plain);
         // As it is shown, and as it is.
-        for serial in [with_colons(&bundle.leaf().serial), bundle.leaf().serial.to_ascii_uppercase()] {
+        for serial in [with_colons(&serial), serial] {
             let listed = self.client.list(cx, &[("serialNumber", &serial)]).await?;
             if let Some(order) = listed.iter().find(is_same) {
                 return Ok(Some(order.ssl_id.to_string()));

@@ -71,7 +71,7 @@ impl Answered {
         let inner = self.enrollment.as_ref().and_then(|enrollment| enrollment.body.as_deref());
         match inner.or(self.certificate.as_deref()).filter(|text| !text.is_empty()) {
             None => Ok(None),
-            Some(text) => read_certificate(text).map(|leaf| Some(leaf.leaf().serial.to_ascii_uppercase())),
+            Some(text) => read_certificate(text).map(|leaf| Some(keys::serial(&leaf))),
         }
     }
 }
@@ -195,7 +195,7 @@ impl CaGateway {
             };
             let Some(bundle) = data.and_then(|data| read_certificate(&data).ok()) else { continue };
             if keys::of_certificate_pem(&bundle.leaf_pem()).as_deref() == Some(public_key) {
-                found.insert(bundle.leaf().serial.to_ascii_uppercase());
+                found.insert(keys::serial(&bundle));
             }
         }
         Ok(found)

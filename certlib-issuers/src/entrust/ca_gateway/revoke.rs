@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::CaGateway;
 use super::client::{OPERATION, refused};
-use crate::triage;
+use crate::{keys, triage};
 
 #[derive(Deserialize)]
 struct Answered {
@@ -24,7 +24,7 @@ struct Action {
 #[async_trait]
 impl Revoker for CaGateway {
     async fn revoke(&self, cx: &Context, bundle: &CertificateBundle, reason: RevocationReason) -> Result<()> {
-        let serial = bundle.leaf().serial.to_ascii_uppercase();
+        let serial = keys::serial(bundle);
         let body = json!({ "action": {
             "type": "RevokeAction",
             "reason": name_of(reason),

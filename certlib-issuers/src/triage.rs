@@ -52,13 +52,23 @@ pub(crate) fn unanswered(error: Error) -> Error {
 /// # Errors
 /// As [`Answer::refused`], except for an order that the CA cannot know yet.
 pub(crate) fn refused(answer: &Answer, submitted: OffsetDateTime, now: OffsetDateTime) -> Result<OrderState> {
-    let is_new = now < submitted + UNKNOWN_FOR;
     match answer.status() {
-        404 if is_new => Ok(OrderState::Pending { retry_after: None }),
+        404 if is_new(submitted, now) => Ok(OrderState::Pending { retry_after: None }),
         // 410 and the like: whatever is wrong with it will not pass.
         400..=499 if answer.refused().class() == ErrorClass::IoPermanent => {
             Err(answer.error(ErrorClass::Validation, "order_refused", "the CA does not have this order any more"))
         }
         _ => Err(answer.refused()),
     }
+}
+
+/// Whether the CA's nodes may not all know yet of an order that was placed at `submitted`.
+pub(crate) fn is_new(submitted: OffsetDateTime, now: OffsetDateTime) -> bool {
+    now < submitted + UNKNOWN_FOR
+}
+
+/// A 404 that is not the CA's own, but that of something in front of it: it says nothing about the order.
+pub(crate) fn astray(answer: &Answer) -> Error {
+    let why = "something in front of the CA says that there is no such page";
+    answer.error(ErrorClass::IoTransient, "answer_invalid", why)
 }

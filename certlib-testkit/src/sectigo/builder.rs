@@ -115,6 +115,7 @@ impl SectigoSimBuilder {
             polls: self.polls,
             lag: self.lag,
             approvals: self.approvals,
+            rejects: false,
             wants_proof: self.wants_proof,
             not_ready_code: self.not_ready_code,
             chain_order: self.chain_order,

@@ -146,6 +146,11 @@ impl State {
         let Draft { organization, profile, term, asked, names, comments, external_requester, custom_fields } = draft;
         let id = self.next_id();
         let approval = self.approvals;
+        let status = match (self.rejects, approval) {
+            (true, _) => Status::Rejected,
+            (_, true) => Status::Requested,
+            _ => Status::Applied,
+        };
         self.orders.push(Entry {
             id,
             renew_id: super::random_text(20),
@@ -158,7 +163,7 @@ impl State {
             requester: call.login.clone(),
             external_requester,
             custom_fields,
-            status: if approval { Status::Requested } else { Status::Applied },
+            status,
             certificate: None,
             polls: self.polls,
             lag: self.lag,
@@ -172,7 +177,7 @@ impl State {
             reason_code: None,
             renewed: false,
         });
-        if !approval && self.polls == 0 {
+        if status == Status::Applied && self.polls == 0 {
             self.issue(id);
         }
         id

@@ -260,6 +260,11 @@ impl SectigoSim {
         lock(&self.state).approvals = wanted;
     }
 
+    /// Lets the authority reject every order from now on, after it was accepted.
+    pub fn set_rejections(&self, wanted: bool) {
+        lock(&self.state).rejects = wanted;
+    }
+
     /// Gets the next certificate wrong. Called again, the one after it.
     pub fn spoil_next(&self, flaw: Flaw) {
         lock(&self.state).flaws.push_back(flaw);

@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) lag: u32,
     /// Whether a human has to approve new orders.
     pub(super) approvals: bool,
+    /// Whether the authority rejects new orders.
+    pub(super) rejects: bool,
     /// Whether names need a validated domain.
     pub(super) wants_proof: bool,
     pub(super) not_ready_code: i64,

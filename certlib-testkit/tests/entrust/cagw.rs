@@ -174,6 +174,10 @@ async fn polls_are_counted_and_humans_decide() {
     let third = enroll(&sim, &csr).await;
     sim.finish(&id(&third)).unwrap();
     assert_eq!(sim.enrollment(&id(&third)).unwrap().status, CagwStatus::Completed);
+
+    sim.set_rejections(true);
+    let never = enroll(&sim, &csr).await;
+    assert_eq!((&never["status"], never.get("body")), (&json!("REJECTED"), None));
 }
 
 #[tokio::test]
@@ -208,8 +212,9 @@ async fn actions_and_their_events() {
     assert_eq!(done("UnholdAction").await, "COMPLETED");
     sim.reject_next_action();
     assert_eq!(done("RevokeAction").await, "REJECTED");
-    assert_eq!(standing().await["status"], "normal");
+    assert_eq!((&standing().await["status"], sim.is_revoked(&serial)), (&json!("normal"), false));
     assert_eq!(done("RevokeAction").await, "COMPLETED");
+    assert!(sim.is_revoked(&serial.to_lowercase()) && !sim.is_revoked("4711"));
     let shown = standing().await;
     assert_eq!((&shown["status"], &shown["revocationInfo"]["reason"]), (&json!("revoked"), &json!("superseded")));
     assert_eq!(done("RevokeAction").await, "REJECTED", "twice");

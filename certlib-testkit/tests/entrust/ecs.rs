@@ -113,6 +113,11 @@ async fn polls_are_counted_and_humans_decide() {
     assert_eq!(patch(over_http, "UNSUSPEND").await.1["status"], "ACTIVE");
     assert_eq!(patch(over_http, "DANCE").await.0, 400);
 
+    sim.set_rejections(true);
+    let never = place(&sim, order(&csr)).await;
+    sim.set_rejections(false);
+    assert_eq!(status(&sim, never).await, "DECLINED");
+
     sim.set_approvals(true);
     sim.set_pending_polls(9);
     let id = place(&sim, order(&csr)).await;

@@ -108,6 +108,18 @@ async fn time_passes() {
 }
 
 #[tokio::test]
+async fn the_authority_may_reject_everything() {
+    let sim = SectigoSim::start().await.unwrap();
+    let csr = request("shop.example").0;
+    sim.set_rejections(true);
+    let no = enroll(&sim, &csr).await;
+    sim.set_rejections(false);
+    let yes = enroll(&sim, &csr).await;
+    assert_eq!((sim.order(no).unwrap().status, sim.order(yes).unwrap().status), (Status::Rejected, Status::Issued));
+    assert_eq!((collect(&sim, no).await, collect(&sim, yes).await), ((400, -183), (200, 1)));
+}
+
+#[tokio::test]
 async fn renewing_by_renew_id() {
     let sim = SectigoSim::start().await.unwrap();
     let id = enroll(&sim, &request("shop.example").0).await;

@@ -83,6 +83,7 @@ impl CagwSimBuilder {
             polls: self.polls,
             action_polls: self.action_polls,
             approvals: self.approvals,
+            rejects: false,
             shows_enrollments: self.shows_enrollments,
             rejects_next_action: false,
             page: self.page,

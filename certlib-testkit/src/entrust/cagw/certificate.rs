@@ -88,6 +88,10 @@ impl State {
         Ok(json!({ "type": "CertificateResponse", "certificate": shown, "chain": self.chain(), "message": told("") }))
     }
 
+    pub(super) fn is_revoked(&self, serial: &str) -> bool {
+        self.position(serial).is_ok_and(|at| self.certificates[at].standing == Standing::Revoked)
+    }
+
     /// Serial numbers may be written in both cases, and with zeros in front.
     fn position(&self, serial: &str) -> Result<usize, Refusal> {
         let plain = |text: &str| text.trim_start_matches('0').to_ascii_uppercase();

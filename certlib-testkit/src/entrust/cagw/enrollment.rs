@@ -97,14 +97,18 @@ impl State {
         let (from, until) = validity(call)?;
         self.last_id += 1;
         let id = format!("enrollment-{}", self.last_id);
-        let status = if self.approvals { CagwStatus::AwaitingApproval } else { CagwStatus::Accepted };
+        let status = match (self.rejects, self.approvals) {
+            (true, _) => CagwStatus::Rejected,
+            (_, true) => CagwStatus::AwaitingApproval,
+            _ => CagwStatus::Accepted,
+        };
         let mut all = vec![names.0];
         all.extend(names.1);
         let with_chain = call.flag("/includeCa");
         let polls = self.polls;
         let entry = Entry { id: id.clone(), status, asked, names: all, from, until, with_chain, polls, serial: None };
         self.enrollments.push(entry);
-        if !self.approvals && polls == 0 {
+        if status == CagwStatus::Accepted && polls == 0 {
             self.issue(&id)?;
         }
         self.enrollment(&id)

@@ -115,6 +115,12 @@ impl CagwSim {
         self.enrollments().into_iter().find(|enrollment| enrollment.id == id)
     }
 
+    /// Whether the certificate with this serial number (hexadecimal) is revoked.
+    #[must_use]
+    pub fn is_revoked(&self, serial: &str) -> bool {
+        lock(&self.state).is_revoked(serial)
+    }
+
     /// A human approves an enrolment that waits for it.
     ///
     /// # Errors
@@ -147,6 +153,11 @@ impl CagwSim {
     /// [`CagwSimBuilder::approvals`], for enrolments from now on.
     pub fn set_approvals(&self, wanted: bool) {
         lock(&self.state).approvals = wanted;
+    }
+
+    /// Rejects every enrolment from now on, after it was accepted.
+    pub fn set_rejections(&self, wanted: bool) {
+        lock(&self.state).rejects = wanted;
     }
 
     /// Answers the next action with `REJECTED`.

@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) action_polls: u32,
     /// Whether a human has to approve new enrolments.
     pub(super) approvals: bool,
+    /// Whether new enrolments are rejected.
+    pub(super) rejects: bool,
     /// Whether one can ask for an enrolment.
     pub(super) shows_enrollments: bool,
     pub(super) rejects_next_action: bool,

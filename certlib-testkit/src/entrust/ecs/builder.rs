@@ -73,6 +73,7 @@ impl EcsSimBuilder {
             inventory: self.inventory,
             polls: self.polls,
             approvals: self.approvals,
+            declines: false,
             last_id: 123_455,
         };
         let state = Arc::new(Mutex::new(state));

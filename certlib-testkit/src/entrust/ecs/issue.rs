@@ -129,9 +129,9 @@ impl State {
         self.last_id += 1;
         let id = self.last_id;
         let (waits, polls) = (wish.queued || self.approvals, self.polls);
-        let status = EcsStatus::Pending;
+        let status = if self.declines { EcsStatus::Declined } else { EcsStatus::Pending };
         self.orders.push(Entry { id, wish, status, waits, polls, certificate: None, issued: None, reason: None });
-        if !waits && polls == 0 {
+        if status == EcsStatus::Pending && !waits && polls == 0 {
             self.issue(id)?;
         }
         Ok(Answer::json(201, &self.find(id)?.receipt(&self.chain())))

@@ -175,6 +175,11 @@ impl EcsSim {
         lock(&self.state).inventory = certificates;
     }
 
+    /// Declines every order from now on, after it was accepted.
+    pub fn set_rejections(&self, wanted: bool) {
+        lock(&self.state).declines = wanted;
+    }
+
     /// Gets the next certificate wrong. Called again, the one after it.
     pub fn spoil_next(&self, flaw: Flaw) {
         lock(&self.state).flaws.push_back(flaw);

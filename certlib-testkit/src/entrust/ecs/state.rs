@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) polls: u32,
     /// Whether a human has to approve new orders.
     pub(super) approvals: bool,
+    /// Whether new orders are declined.
+    pub(super) declines: bool,
     pub(super) last_id: i64,
 }
 

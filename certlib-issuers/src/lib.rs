@@ -1,4 +1,4 @@
-//! Issuers for certlib: ACME (RFC 8555) with HTTP-01 and DNS-01, and a CA of one's own.
+//! Issuers for certlib: ACME (RFC 8555) with HTTP-01 and DNS-01, Vault's PKI engine, and a CA of one's own.
 //!
 //! # The map
 //! - [`local_ca`] (feature `local-ca`): a CA whose root key lives sealed in certlib's own store. For development,
@@ -6,6 +6,7 @@
 //! - [`acme`] (feature `acme`): any ACME CA. Orders are taken up from wherever the CA says they are.
 //! - [`challenge`] (feature `acme`): how names are proven; [`challenge::Http01Responder`] is what a web server embeds.
 //! - [`dns`] (feature `acme`): [`dns::DnsProvider`], and the one that speaks dynamic update (RFC 2136).
+//! - [`vault_pki`] (feature `vault-pki`): the PKI secrets engine of HashiCorp Vault or OpenBao.
 //!
 //! Every issuer is made by an [`IssuerFactory`](certlib_core::issuer::IssuerFactory) from plain configuration, which
 //! is refused when it holds a field that nobody knows.
@@ -21,7 +22,10 @@ pub mod dns;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
 #[cfg(feature = "http")]
+#[allow(dead_code, reason = "a CA that answers at once is not asked again")]
 mod triage;
+#[cfg(feature = "vault-pki")]
+pub mod vault_pki;
 
 use certlib_core::Result;
 use certlib_core::runtime::IssuerRegistry;
@@ -36,5 +40,7 @@ pub fn registry() -> Result<IssuerRegistry> {
     let registry = registry.register(acme::AcmeFactory::new())?;
     #[cfg(feature = "local-ca")]
     let registry = registry.register(local_ca::LocalCaFactory::new())?;
+    #[cfg(feature = "vault-pki")]
+    let registry = registry.register(vault_pki::VaultPkiFactory)?;
     Ok(registry)
 }

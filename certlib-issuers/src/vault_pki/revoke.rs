@@ -43,9 +43,7 @@ mod tests {
 
     #[test]
     fn serial_numbers_are_written_as_vault_writes_them() {
-        for (hex, expected) in
-            [("00ABcd", "ab:cd"), ("7f0001", "7f:00:01"), ("05", "05"), ("00", "00"), ("", "")]
-        {
+        for (hex, expected) in [("00ABcd", "ab:cd"), ("7f0001", "7f:00:01"), ("05", "05"), ("00", "00"), ("", "")] {
             assert_eq!(serial_number(hex), expected, "{hex}");
         }
     }

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::support::{Server, approle};
 
 /// Polls are shown nowhere else because there are none.
-const AT_ONCE: &str = "the certificate comes with the answer to the order: there is nothing to wait for, and nothing to ask";
+const AT_ONCE: &str =
+    "the certificate comes with the answer to the order: there is nothing to wait for, and nothing to ask";
 
 struct VaultPki;
 
@@ -85,7 +86,9 @@ impl CaFixture for Mount {
                 server.role("web", json!({ "allow_any_name": false, "allowed_domains": "other.example" })).await;
             }
             CaFault::WrongNames => {
-                sign(Fault::ReplaceData(sim.write("pki/issue/web", json!({ "common_name": "other.example" })).unwrap()));
+                sign(Fault::ReplaceData(
+                    sim.write("pki/issue/web", json!({ "common_name": "other.example" })).unwrap(),
+                ));
             }
             other => panic!("{other:?}: {AT_ONCE}"),
         }

@@ -13,7 +13,14 @@ async fn a_server_named_by_the_environment_is_used_and_left_as_it_was() {
     std::fs::write(&ca, vault.ca_pem().unwrap()).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["issues_what_was", "the_names_are", "what_a_role", "another_issuer", "what_vault_does", "is_revoked_once"])
+        .args([
+            "issues_what_was",
+            "the_names_are",
+            "what_a_role",
+            "another_issuer",
+            "what_vault_does",
+            "is_revoked_once",
+        ])
         .env("VAULT_ADDR", vault.address())
         .env("VAULT_TOKEN", vault.root_token())
         .env("VAULT_CACERT", ca);

@@ -126,7 +126,8 @@ async fn a_request_is_taken_as_the_role_says() {
     let refused = sign(json!({ "common_name": "b.other.example" })).unwrap_err().to_string();
     assert!(refused.contains("common name b.other.example not allowed by this role"), "{refused}");
 
-    let role = json!({ "allowed_domains": "other.example", "allow_subdomains": true, "use_csr_sans": false, "ttl": "1h" });
+    let role =
+        json!({ "allowed_domains": "other.example", "allow_subdomains": true, "use_csr_sans": false, "ttl": "1h" });
     vault.write("pki/roles/web", role).unwrap();
     let fields = json!({ "common_name": "b.other.example", "alt_names": "c.other.example,d.other.example" });
     assert_eq!(names(&sign(fields).unwrap()), 2, "or from the fields");
@@ -172,7 +173,10 @@ async fn certificates_are_revoked_once_by_number_or_when_they_are_shown() {
     let refused = vault.write("pki/revoke", json!({ "serial_number": lost["serial_number"] })).unwrap_err();
     assert!(refused.to_string().contains("not found"), "{refused}");
     vault.write("pki/revoke", json!({ "certificate": lost["certificate"] })).unwrap();
-    assert_ne!(vault.read(&format!("pki/cert/{}", lost["serial_number"].as_str().unwrap())).unwrap()["revocation_time"], 0);
+    assert_ne!(
+        vault.read(&format!("pki/cert/{}", lost["serial_number"].as_str().unwrap())).unwrap()["revocation_time"],
+        0
+    );
     let stranger = TestCa::new("another").unwrap().issue(&["a.shop.example"]).unwrap().certificate_pem;
     for body in [
         json!({}),

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use certlib_core::bundle::Limits;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
-use certlib_core::{CertificateBundle, Context, Error, Result};
+use certlib_core::{CertificateBundle, Context, Effect, Error, Result};
 use certlib_net::Answer;
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,7 @@ fn read(answer: &Answer) -> Result<Handle> {
     let Signed { certificate, serial_number, issuing_ca, ca_chain } = triage::read::<Reply>(answer)?.data;
     let unreadable = |_| {
         let why = "what Vault has signed is no chain of certificates";
-        triage::unreadable(Error::transient(OPERATION, "answer_invalid", why))
+        triage::unreadable(Error::transient(OPERATION, "answer_invalid", why).with_effect(Effect::Possible))
     };
     let mut chain = vec![certificate];
     match ca_chain.filter(|chain| !chain.is_empty()) {

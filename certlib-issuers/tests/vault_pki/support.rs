@@ -57,7 +57,8 @@ impl Server {
         mount: String,
         sim: Option<VaultSim>,
     ) -> Self {
-        let mut http = Client::builder().no_proxy().timeout(Duration::from_secs(60));
+        // No connection is kept: what unmounts at the end runs elsewhere.
+        let mut http = Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(60));
         if let Some(pem) = &ca_pem {
             http = http.tls_backend_preconfigured(certlib_testkit::tls::client_config(pem).unwrap());
         }

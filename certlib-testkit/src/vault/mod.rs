@@ -5,7 +5,7 @@
 //! - tokens that expire and are renewed; AppRole, JWT, Kubernetes and TLS certificates to log in; policies, namespaces,
 //!   `sys/`;
 //! - key-value engines of both versions: check-and-set, metadata, deleted and destroyed versions, `max_versions`;
-//! - PKI engines with several issuers and a default one, which issue real certificates;
+//! - PKI engines with several issuers and a default one, which issue real certificates as their roles allow, and revoke them;
 //! - transit engines with real ciphers.
 //!
 //! Its clock can be moved ([`VaultSim::advance`]), so that no test waits for a token to expire, and a [`Fault`] makes it
@@ -13,7 +13,7 @@
 //!
 //! What it does not have: other engines, other ways to log in, leases, response wrapping, audit, HCL (policies are read
 //! in their JSON form). Transit: keys for signing, key derivation that converges, export and import of keys. PKI:
-//! restrictions of roles, revocation and CRLs, ACME. JWT: discovery of keys, and other algorithms than ES256. Kubernetes:
+//! CRLs, ACME, `sign-verbatim`, globs and templates in roles. JWT: discovery of keys, and other algorithms than ES256. Kubernetes:
 //! a cluster; tokens are those of [`VaultSim::identity_token`].
 //!
 //! ```

@@ -335,7 +335,7 @@ def pki():
     check(engine.read_certificate("ca")["data"]["certificate"] == made["certificate"], "the default issuer")
     issuers = engine.list_issuers()["data"]
     check(issuers["keys"] == [made["issuer_id"]] and issuers["key_info"][made["issuer_id"]]["is_default"], "one issuer")
-    engine.create_or_update_role("web", {"allow_any_name": True})
+    engine.create_or_update_role("web", {"allow_any_name": True, "ttl": "1h"})
     check(engine.list_roles()["data"]["keys"] == ["web"], "a role")
     check(not engine.read_role("web")["data"]["no_store"], "that keeps what it issues")
     issued = engine.generate_certificate("web", "shop.example.com", extra_params={"alt_names": "a.example"})["data"]
@@ -345,8 +345,33 @@ def pki():
     refused(exceptions.InvalidRequest, "a leaf as an issuer", engine.submit_ca_information, issued["certificate"])
     refused(exceptions.InvalidRequest, "an unknown role", engine.generate_certificate, "none", "a.example")
 
+    number = issued["serial_number"]
+    check(engine.read_certificate(number)["data"]["revocation_time"] == 0, "not revoked")
+    revoked = engine.revoke_certificate(number)["data"]
+    check(revoked["revocation_time"] > 0 and revoked["state"] == "revoked", "revoked")
+    check(engine.revoke_certificate(number)["data"]["revocation_time"] == revoked["revocation_time"], "once")
+    found = engine.read_certificate(number)["data"]
+    check(found["revocation_time"] == revoked["revocation_time"], "and shown as revoked")
+    refused(exceptions.InvalidRequest, "revoking the unknown", engine.revoke_certificate, "01:02")
+    refused(exceptions.InvalidPath, "an unknown certificate", engine.read_certificate, "01:02")
+
     asked = engine.generate_intermediate("internal", "below", mount_point="below")["data"]
     check("CERTIFICATE REQUEST" in asked["csr"], "a request")
+    limits = {"allowed_domains": ["shop.example"], "allow_subdomains": True, "max_ttl": "1h", "use_csr_common_name": False}
+    engine.create_or_update_role("narrow", limits)
+    narrow = engine.read_role("narrow")["data"]
+    check(narrow["allowed_domains"] == ["shop.example"] and narrow["max_ttl"] == 3600, "a narrow role")
+    long = {"ttl": "48h", "remove_roots_from_chain": True}
+    signed = engine.sign_certificate("narrow", asked["csr"], "www.shop.example", extra_params=long)
+    check("maxTTL is being used" in signed["warnings"][0], "shortened")
+    check(signed["data"]["ca_chain"] == [] and signed["data"]["expiration"] > 0, "without the root")
+    check(signed["data"]["issuing_ca"] == made["certificate"] and "private_key" not in signed["data"], "signed")
+    refused(exceptions.InvalidRequest, "another name", engine.sign_certificate, "narrow", asked["csr"], "www.other.example")
+    refused(exceptions.InvalidRequest, "no request", engine.sign_certificate, "narrow", "nonsense", "www.shop.example")
+    engine.create_or_update_role("endless", {"allow_any_name": True, "max_ttl": "9000h", "ttl": "8000h"})
+    refused(exceptions.InvalidRequest, "beyond the issuer", engine.generate_certificate, "endless", "a.example")
+    chosen = root.write(f"pki/issuer/{made['issuer_id']}/sign/narrow", csr=asked["csr"], common_name="a.shop.example")
+    check(chosen["data"]["issuing_ca"] == made["certificate"], "by the issuer of the path")
     refused(exceptions.InvalidRequest, "nonsense", engine.set_signed_intermediate, "x", mount_point="below")
     exported = engine.generate_root("exported", "second root", mount_point="below")["data"]
     bundle = exported["certificate"] + "\n" + exported["private_key"]

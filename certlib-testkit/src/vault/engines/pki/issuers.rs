@@ -147,6 +147,11 @@ impl Issuers {
         Ok((issuer, &key.pem))
     }
 
+    /// The certificates of all issuers.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.by_id.values().map(|issuer| issuer.certificate.as_slice())
+    }
+
     pub(super) fn list(&self) -> Outcome {
         if self.by_id.is_empty() {
             return Err(Refusal::absent());
@@ -247,6 +252,11 @@ pub(super) fn to_pem(certificate: &[u8]) -> String {
     pem::encode_config(&pem::Pem::new("CERTIFICATE", certificate), config).trim_end().to_owned()
 }
 
+/// Whether a certificate, PEM, is one that signs itself.
+pub(super) fn is_root(pem: &str) -> bool {
+    pem::parse(pem).is_ok_and(|read| is_issued_by(read.contents(), read.contents()))
+}
+
 fn check_authority(certificate: &[u8]) -> Result<(), Refusal> {
     let parsed = X509Certificate::from_der(certificate);
     let (_, parsed) = parsed.map_err(|_| Refusal::invalid("unable to parse the certificate"))?;
@@ -261,7 +271,7 @@ fn public_key(certificate: &[u8]) -> Option<Vec<u8>> {
     Some(parsed.public_key().raw.to_vec())
 }
 
-fn is_issued_by(certificate: &[u8], issuer: &[u8]) -> bool {
+pub(super) fn is_issued_by(certificate: &[u8], issuer: &[u8]) -> bool {
     let parsed = (X509Certificate::from_der(certificate), X509Certificate::from_der(issuer));
     let (Ok((_, certificate)), Ok((_, issuer))) = parsed else { return false };
     certificate.issuer() == issuer.subject() && certificate.verify_signature(Some(issuer.public_key())).is_ok()

@@ -1,6 +1,8 @@
 //! The PKI engine: an authority in Vault, with several issuers of which one is the default.
 
 mod issuers;
+mod kept;
+mod role;
 mod sign;
 
 use std::collections::BTreeMap;
@@ -10,8 +12,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use self::{
-    issuers::{Issuers, serial, to_pem},
-    sign::Der,
+    issuers::{Issuers, is_issued_by, is_root, serial, to_pem},
+    kept::Kept,
+    role::Role,
 };
 use super::{
     super::{
@@ -20,20 +23,14 @@ use super::{
     },
     Engine, Settings,
 };
+use crate::pki::Asked;
 
-/// A PKI engine. Roles allow every name; nothing is revoked, and there are no CRLs.
+/// A PKI engine. There are no CRLs.
 #[derive(Default)]
 pub(super) struct Pki {
     issuers: Issuers,
     roles: BTreeMap<String, Role>,
-    /// What was issued and kept, by serial number.
-    certificates: BTreeMap<String, Der>,
-}
-
-#[derive(Clone, Default)]
-struct Role {
-    no_store: bool,
-    issuer: String,
+    certificates: Kept,
 }
 
 impl Engine for Pki {
@@ -72,40 +69,27 @@ impl Engine for Pki {
             (List, ["roles"]) if self.roles.is_empty() => Err(Refusal::absent()),
             (List, ["roles"]) => Ok(Answer::data(json!({ "keys": self.roles.keys().collect::<Vec<_>>() }))),
             (Update, ["roles", name]) => {
-                let mut role = self.roles.get(*name).cloned().unwrap_or_default();
-                role.no_store = body.flag("no_store")?.unwrap_or(role.no_store);
-                body.text("issuer_ref")?.clone_into(&mut role.issuer);
-                self.roles.insert((*name).to_owned(), role);
+                self.roles.insert((*name).to_owned(), Role::read(body)?);
                 Ok(Answer::nothing())
             }
-            (Read, ["roles", name]) => {
-                let role = self.roles.get(*name).ok_or_else(Refusal::absent)?;
-                Ok(Answer::data(json!({ "no_store": role.no_store, "issuer_ref": role.reference() })))
-            }
+            (Read, ["roles", name]) => Ok(Answer::data(self.role(name)?.describe())),
             (Delete, ["roles", name]) => {
                 self.roles.remove(*name);
                 Ok(Answer::nothing())
             }
-            (Update, ["issue", role]) => self.issue(role, None, body, now),
-            (Update, ["sign", role]) => self.issue(role, Some(body.text("csr")?), body, now),
-            (List, ["certs"]) if self.certificates.is_empty() => Err(Refusal::absent()),
-            (List, ["certs"]) => Ok(Answer::data(json!({ "keys": self.certificates.keys().collect::<Vec<_>>() }))),
+            (Update, ["issue", role]) => self.issue(None, role, body, now),
+            (Update, ["issuer", issuer, "issue", role]) => self.issue(Some(*issuer), role, body, now),
+            (Update, ["sign", role]) => self.sign(None, role, body, now),
+            (Update, ["issuer", issuer, "sign", role]) => self.sign(Some(*issuer), role, body, now),
+            (Update, ["revoke"]) => self.revoke(body, now),
+            (List, ["certs"]) => self.certificates.list(),
             (Read, ["cert", "ca"]) => {
                 let (_, issuer) = self.issuers.find("default")?;
                 Ok(Answer::data(json!({ "certificate": to_pem(&issuer.certificate) })))
             }
-            (Read, ["cert", serial]) => {
-                let found = self.certificates.get(*serial).ok_or_else(Refusal::absent)?;
-                Ok(Answer::data(json!({ "certificate": to_pem(found), "revocation_time": 0 })))
-            }
+            (Read, ["cert", serial]) => self.certificates.describe(serial),
             _ => Err(Refusal::unsupported_path()),
         }
-    }
-}
-
-impl Role {
-    fn reference(&self) -> &str {
-        if self.issuer.is_empty() { "default" } else { &self.issuer }
     }
 }
 
@@ -135,7 +119,7 @@ impl Pki {
         let made = sign::root(&key, body, now)?;
         let imported = self.issuers.import(&to_pem(&made), false)?.into_data();
         let number = serial(&made).unwrap_or_default();
-        self.certificates.insert(number.clone(), made.clone());
+        self.certificates.insert(&made);
         let mut data = json!({
             "certificate": to_pem(&made),
             "issuing_ca": to_pem(&made),
@@ -149,24 +133,72 @@ impl Pki {
         Ok(Answer::data(data))
     }
 
-    fn issue(&mut self, role: &str, csr: Option<&str>, body: &Body, now: OffsetDateTime) -> Outcome {
-        let role = self.roles.get(role).ok_or_else(|| Refusal::invalid(format!("unknown role: {role}")))?;
-        let (issuer, key) = self.issuers.signer(role.reference())?;
-        let (made, own) = sign::leaf((&issuer.certificate, key), csr, body, now)?;
-        let number = serial(&made).unwrap_or_default();
+    fn role(&self, name: &str) -> Result<&Role, Refusal> {
+        self.roles.get(name).ok_or_else(Refusal::absent)
+    }
+
+    fn issue(&mut self, issuer: Option<&str>, role: &str, body: &Body, now: OffsetDateTime) -> Outcome {
+        self.certify(issuer, role, None, body, now)
+    }
+
+    fn sign(&mut self, issuer: Option<&str>, role: &str, body: &Body, now: OffsetDateTime) -> Outcome {
+        let csr = Asked::read(body.text("csr")?.as_bytes());
+        let csr = csr.ok_or_else(|| Refusal::invalid("\"csr\" contains no data, or no request that is signed well"))?;
+        self.certify(issuer, role, Some(&csr), body, now)
+    }
+
+    fn certify(
+        &mut self,
+        issuer: Option<&str>,
+        role: &str,
+        csr: Option<&Asked>,
+        body: &Body,
+        now: OffsetDateTime,
+    ) -> Outcome {
+        let role = self.role(role).map_err(|_| Refusal::invalid(format!("unknown role: {role}")))?;
+        let (issuer, key) = self.issuers.signer(issuer.unwrap_or(role.reference()))?;
+        let subject = role.subject(csr, body)?;
+        let (ttl, warnings) = role.validity(body)?;
+        let until = now + ttl;
+        let public_key = csr.map(|csr| csr.public_key.as_slice());
+        let (made, own) = sign::leaf((&issuer.certificate, key), &subject, public_key, now, until)?;
+        let mut chain = self.issuers.chain(issuer);
+        if body.flag("remove_roots_from_chain")? == Some(true) {
+            chain.retain(|certificate| !is_root(certificate));
+        }
         let mut data = json!({
             "certificate": to_pem(&made),
             "issuing_ca": to_pem(&issuer.certificate),
-            "ca_chain": self.issuers.chain(issuer),
-            "serial_number": number,
+            "ca_chain": chain,
+            "serial_number": serial(&made),
+            "expiration": until.unix_timestamp(),
         });
         if let Some(own) = own {
             data["private_key"] = Value::String(own.serialize_pem());
             data["private_key_type"] = json!("ec");
         }
         if !role.no_store {
-            self.certificates.insert(number, made);
+            self.certificates.insert(&made);
         }
-        Ok(Answer::data(data))
+        Ok(Answer::data(data).warn(&warnings))
+    }
+
+    /// Revokes by serial number what is kept, or what is shown.
+    fn revoke(&mut self, body: &Body, now: OffsetDateTime) -> Outcome {
+        let (number, shown) = (body.text("serial_number")?, body.text("certificate")?);
+        match (number, shown) {
+            ("", "") => Err(Refusal::invalid("The serial number or certificate to revoke must be provided.")),
+            (number, "") => self.certificates.revoke(number, now),
+            ("", shown) => {
+                let shown = pem::parse(shown).map_err(|_| Refusal::invalid("certificate contains no PEM data"))?;
+                let is_own = self.issuers.certificates().any(|issuer| is_issued_by(shown.contents(), issuer));
+                if !is_own {
+                    return Err(Refusal::invalid("certificate not issued by this mount"));
+                }
+                let number = self.certificates.insert(shown.contents());
+                self.certificates.revoke(&number, now)
+            }
+            _ => Err(Refusal::invalid("Must provide either the certificate or the serial to revoke; not both.")),
+        }
     }
 }

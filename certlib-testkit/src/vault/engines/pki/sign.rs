@@ -1,14 +1,18 @@
 //! Making certificates.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, KeyPair,
-    KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
 };
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::super::super::{answer::Refusal, call::Body, random};
+use super::{
+    super::super::{answer::Refusal, call::Body, random},
+    role::Subject,
+};
 
-/// How long a certificate is valid when nobody says.
+/// How long an authority is valid when nobody says.
 const DEFAULT_TTL: time::Duration = time::Duration::days(32);
 
 /// A certificate, DER.
@@ -27,39 +31,39 @@ pub(super) fn request(key: &KeyPair, body: &Body, now: OffsetDateTime) -> Result
     params.serialize_request(key).and_then(|made| made.pem()).map_err(failed)
 }
 
-/// A certificate for the names of the request's body and, if `csr` is given, for its key; otherwise for a new key.
+/// A certificate for a subject and, if it is given, a public key (DER); otherwise for a new key.
 pub(super) fn leaf(
     issuer: (&[u8], &str),
-    csr: Option<&str>,
-    body: &Body,
+    subject: &Subject,
+    public_key: Option<&[u8]>,
     now: OffsetDateTime,
+    until: OffsetDateTime,
 ) -> Result<(Der, Option<KeyPair>), Refusal> {
     let (certificate, key) = issuer;
+    let end = not_after(certificate).ok_or_else(|| Refusal::new(500, "the issuer's certificate cannot be read"))?;
+    if until > end {
+        return Err(Refusal::invalid(format!(
+            "cannot satisfy request, as TTL would result in notAfter of {until} that is beyond the expiration of the CA \
+             certificate at {end}"
+        )));
+    }
     let key = KeyPair::from_pem(key).map_err(failed)?;
     let issuer = rcgen::Issuer::from_ca_cert_der(&certificate.into(), key).map_err(failed)?;
-    let mut names = vec![body.text("common_name")?.to_owned()];
-    names.extend(body.texts("alt_names")?.unwrap_or_default());
-    names.extend(body.texts("ip_sans")?.unwrap_or_default());
-    names.retain(|name| !name.is_empty());
-    if names.is_empty() {
-        return Err(Refusal::invalid("the common_name field is required"));
-    }
-    names.dedup();
-    let mut params = CertificateParams::new(names.clone()).map_err(failed)?;
-    params.distinguished_name = named(&names[0]);
+    let mut params = CertificateParams::new(subject.names.clone()).map_err(failed)?;
+    params.distinguished_name = named(&subject.common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
-    valid(&mut params, body, now)?;
-    match csr {
+    valid(&mut params, now, until)?;
+    match public_key {
         None => {
             let key = KeyPair::generate().map_err(failed)?;
             let made = params.signed_by(&key, &issuer).map_err(failed)?;
             Ok((made.der().to_vec(), Some(key)))
         }
-        Some(csr) => {
-            let asked = CertificateSigningRequestParams::from_pem(csr);
-            let asked = asked.map_err(|_| Refusal::invalid("\"csr\" contains no or invalid data"))?;
-            let made = params.signed_by(&asked.public_key, &issuer).map_err(failed)?;
+        Some(public_key) => {
+            let key = SubjectPublicKeyInfo::from_der(public_key).map_err(failed)?;
+            let made = params.signed_by(&key, &issuer).map_err(failed)?;
             Ok((made.der().to_vec(), None))
         }
     }
@@ -70,14 +74,14 @@ fn authority(body: &Body, now: OffsetDateTime) -> Result<CertificateParams, Refu
     params.distinguished_name = named(body.text("common_name")?);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    valid(&mut params, body, now)?;
+    let ttl = body.period("ttl")?.and_then(|ttl| time::Duration::try_from(ttl).ok()).unwrap_or(DEFAULT_TTL);
+    valid(&mut params, now, now + ttl)?;
     Ok(params)
 }
 
-fn valid(params: &mut CertificateParams, body: &Body, now: OffsetDateTime) -> Result<(), Refusal> {
-    let ttl = body.period("ttl")?.and_then(|ttl| time::Duration::try_from(ttl).ok()).unwrap_or(DEFAULT_TTL);
+fn valid(params: &mut CertificateParams, now: OffsetDateTime, until: OffsetDateTime) -> Result<(), Refusal> {
     params.not_before = now - time::Duration::seconds(30);
-    params.not_after = now + ttl;
+    params.not_after = until;
     let mut serial = random::bytes::<20>().map_err(failed)?;
     // Positive, and with no digits to leave out.
     serial[0] = serial[0] & 0x7f | 0x40;
@@ -85,9 +89,16 @@ fn valid(params: &mut CertificateParams, body: &Body, now: OffsetDateTime) -> Re
     Ok(())
 }
 
+fn not_after(certificate: &[u8]) -> Option<OffsetDateTime> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.validity().not_after.to_datetime())
+}
+
 fn named(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common_name);
+    if !common_name.is_empty() {
+        name.push(DnType::CommonName, common_name);
+    }
     name
 }
 

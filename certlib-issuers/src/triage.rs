@@ -52,9 +52,13 @@ pub(crate) fn unanswered(error: Error) -> Error {
 /// # Errors
 /// As [`Answer::refused`], except for an order that the CA cannot know yet.
 pub(crate) fn refused(answer: &Answer, submitted: OffsetDateTime, now: OffsetDateTime) -> Result<OrderState> {
-    let is_new = now < submitted + UNKNOWN_FOR;
     match answer.status() {
-        404 if is_new => Ok(OrderState::Pending { retry_after: None }),
+        404 if is_new(submitted, now) => Ok(OrderState::Pending { retry_after: None }),
         _ => Err(answer.refused()),
     }
+}
+
+/// Whether an order is so young that the CA may not know of it yet.
+pub(crate) fn is_new(submitted: OffsetDateTime, now: OffsetDateTime) -> bool {
+    now < submitted + UNKNOWN_FOR
 }

@@ -8,7 +8,7 @@
 //! # The map
 //! - [`error`], [`classify`]: one error type, one table from what was seen to what can be done about it.
 //! - [`secret`]: secrets that do not show themselves, and the envelope that seals them.
-//! - [`bundle`]: certificates, chains, keys.
+//! - [`bundle`]: certificates, chains, keys; [`export`]: as files.
 //! - [`model`]: the records; [`store`]: where they live; [`queue`] and [`lock`]: durable work and who leads.
 //! - [`issuer`]: CAs; [`module`]: ways of delivery.
 //! - [`backoff`], [`poll`], [`policy`]: when to try again, when to ask, when to renew, as pure functions.
@@ -28,6 +28,7 @@ pub mod conformance;
 pub mod context;
 pub mod distribution;
 pub mod error;
+pub mod export;
 pub mod issuance;
 pub mod issuer;
 pub mod lock;

@@ -36,6 +36,8 @@ mod backups;
 mod bodies;
 #[path = "server/child.rs"]
 mod child;
+#[path = "server/downloads.rs"]
+mod downloads;
 #[path = "server/flow.rs"]
 mod flow;
 #[path = "server/keys.rs"]

@@ -3,6 +3,9 @@
 mod check;
 mod key;
 mod parse;
+pub mod pkcs12;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +17,7 @@ use time::OffsetDateTime;
 pub use self::check::{Expected, MAX_CLOCK_SKEW, check_issued};
 pub use self::key::{KeyType, PrivateKey};
 pub use self::parse::{ImportReport, Limits};
+pub use self::pkcs12::Pkcs12Profile;
 use crate::error::{Error, Result, codes};
 use crate::secret::SecretString;
 

@@ -248,28 +248,52 @@ impl Client {
     /// `not_found` when nothing was issued yet; `export_forbidden` when the project's policy keeps its keys; as
     /// [`SecretEnvelope`](crate::secret::SecretEnvelope).
     pub async fn material(&self, project: &str, id: &str, version: Option<u32>, with_key: bool) -> Result<Material> {
+        let material = self.open_material(project, id, version, with_key).await?;
+        if with_key {
+            self.engine.store.insert(self.key_exported(project, id, material.version.version)).await?;
+        }
+        Ok(material)
+    }
+
+    /// As [`Client::material`], but without telling that the key has left: that is the caller's to do.
+    pub(super) async fn open_material(
+        &self,
+        project: &str,
+        id: &str,
+        version: Option<u32>,
+        with_key: bool,
+    ) -> Result<Material> {
+        let version = self.exportable(project, id, version, with_key).await?;
+        let bundle = if with_key {
+            self.engine.open_bundle(&version).await?
+        } else {
+            CertificateBundle::from_pem(version.chain_pem.as_bytes())?
+        };
+        Ok(Material { version, bundle })
+    }
+
+    /// The version that may be exported: `version`, or the live one, or else the newest.
+    pub(super) async fn exportable(
+        &self,
+        project: &str,
+        id: &str,
+        version: Option<u32>,
+        with_key: bool,
+    ) -> Result<CertificateVersion> {
         let certificate = self.owned::<Certificate>(project, id).await?;
         let version = version.or(certificate.active_version).unwrap_or(certificate.latest_version);
-        let record =
-            self.engine.store.load::<CertificateVersion>(&CertificateVersion::id_of(id, version)).await?.record;
-        let bundle = if with_key {
-            if !self.issuance_policy(project).await?.export_keys {
-                let why = "the project's policy does not let private keys be downloaded";
-                return Err(Error::validation("certificate.material", "export_forbidden", why));
-            }
-            let event = Event::new(
-                project,
-                "certificate.key_exported",
-                id,
-                serde_json::json!({ "version": version }),
-                self.engine.clock.now(),
-            );
-            self.engine.store.insert(event).await?;
-            self.engine.open_bundle(&record).await?
-        } else {
-            CertificateBundle::from_pem(record.chain_pem.as_bytes())?
-        };
-        Ok(Material { version: record, bundle })
+        let record = self.engine.store.load::<CertificateVersion>(&CertificateVersion::id_of(id, version)).await?;
+        if with_key && !self.issuance_policy(project).await?.export_keys {
+            let why = "the project's policy does not let private keys be downloaded";
+            return Err(Error::validation("certificate.material", "export_forbidden", why));
+        }
+        Ok(record.record)
+    }
+
+    /// The event that a private key has left.
+    pub(super) fn key_exported(&self, project: &str, id: &str, version: u32) -> Event {
+        let data = serde_json::json!({ "version": version });
+        Event::new(project, "certificate.key_exported", id, data, self.engine.clock.now())
     }
 
     /// Whether `version` of a certificate was revoked.

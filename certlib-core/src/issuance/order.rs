@@ -9,7 +9,7 @@ use crate::bundle::{CertificateBundle, KeyType, MAX_CLOCK_SKEW, PrivateKey};
 use crate::context::Context;
 use crate::error::{Effect, Error, Result, codes};
 use crate::issuer::{AsyncIssuer, IssueRequest, OrderHandle, Recovery};
-use crate::model::{Certificate, CertificateState, CertificateVersion, Order, OrderStage, new_id};
+use crate::model::{Certificate, CertificateState, CertificateVersion, Order, OrderStage, VersionState, new_id};
 use crate::queue::Claim;
 use crate::runtime::Engine;
 use crate::store::{Condition, StoreExt as _, TypedQuery, Versioned, WriteBatch};
@@ -22,7 +22,7 @@ pub(super) enum Begun {
     Limited(Limited),
 }
 
-/// The certificate's open order, or a new one with a new key; kept before anything is asked of the CA.
+/// The certificate's open order, or a new one, with a new key unless the certificate keeps its key; kept before anything is asked of the CA.
 pub(super) async fn find_or_begin(
     engine: &Engine,
     claim: &Claim,
@@ -45,7 +45,10 @@ pub(super) async fn find_or_begin(
         Ok(spending) => spending,
         Err(limited) => return Ok(Begun::Limited(limited)),
     };
-    let key = generate(certificate.key_type).await?;
+    let key = match kept_key(engine, certificate).await? {
+        Some(key) => key,
+        None => generate(certificate.key_type).await?,
+    };
     let mut request = IssueRequest::new(certificate.names.clone(), key.certificate_request(&certificate.names)?);
     request.profile = certificate.profile.clone();
     request.validity = certificate.validity_seconds.map(Duration::from_secs);
@@ -230,6 +233,32 @@ pub(super) async fn catch_up(engine: &Engine, order: &mut Versioned<Order>) -> R
 pub(super) async fn open_key(engine: &Engine, order: &Order) -> Result<PrivateKey> {
     let plain = engine.open(order).await?;
     PrivateKey::from_pkcs8(plain.expose())
+}
+
+/// The key of the newest version, if the certificate keeps its key and it is still good: of the kind that is wanted, and
+/// of no version that was revoked.
+async fn kept_key(engine: &Engine, certificate: &Certificate) -> Result<Option<PrivateKey>> {
+    if !certificate.renewal.reuse_key || certificate.latest_version == 0 {
+        return Ok(None);
+    }
+    let id = CertificateVersion::id_of(&certificate.id, certificate.latest_version);
+    let latest = engine.store.load::<CertificateVersion>(&id).await?.record;
+    let key = engine.open(&latest).await?;
+    if PrivateKey::from_pkcs8(key.expose())?.kind() != certificate.key_type {
+        return Ok(None);
+    }
+    let versions = TypedQuery::<CertificateVersion>::new().equal("certificate", &*certificate.id);
+    for version in engine.store.list_all(versions).await? {
+        if matches!(version.state, VersionState::Revoked { .. }) {
+            let bundle = CertificateBundle::from_pem(version.chain_pem.as_bytes())?;
+            match bundle.with_key(PrivateKey::from_pkcs8(key.expose())?) {
+                Ok(_) => return Ok(None),
+                Err(error) if error.code() == codes::KEY_MISMATCH => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    PrivateKey::from_pkcs8(key.expose()).map(Some)
 }
 
 /// Generates a key: RSA, which takes its time, where blocking is allowed.

@@ -117,12 +117,22 @@ pub struct RenewalPolicy {
     pub at_fraction: f64,
     /// Follow the window that the CA suggests (RFC 9773), where it does.
     pub follow_hint: bool,
+    /// Keep the key of the newest version, unless a version with that key was revoked or the certificate wants another
+    /// kind of key. Not by default: each version has a key of its own.
+    #[serde(skip_serializing_if = "is_false")]
+    pub reuse_key: bool,
+}
+
+/// What is not set is not written: a node of an older version knows nothing of it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Default for RenewalPolicy {
-    /// Automatic, at two thirds of the lifetime, following the CA.
+    /// Automatic, at two thirds of the lifetime, following the CA, with a new key.
     fn default() -> Self {
-        Self { automatic: true, at_fraction: 2.0 / 3.0, follow_hint: true }
+        Self { automatic: true, at_fraction: 2.0 / 3.0, follow_hint: true, reuse_key: false }
     }
 }
 

@@ -6,6 +6,7 @@
 mod approval;
 mod certificate;
 mod challenge;
+mod download;
 mod event;
 mod job_log;
 mod keyring;
@@ -22,6 +23,7 @@ pub use self::certificate::{
     Certificate, CertificateState, CertificateVersion, ExpiryWatch, RenewalHint, RenewalPolicy, VersionState,
 };
 pub use self::challenge::AcmeChallenge;
+pub use self::download::Download;
 pub use self::event::{Event, Severity};
 pub use self::job_log::{JobLog, JobLogLine, LogLevel, LogPosition};
 pub use self::keyring::{Backup, KekFence, KeyringState, Rotation, RotationCursor, RotationPhase};

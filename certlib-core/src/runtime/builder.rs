@@ -21,9 +21,9 @@ use crate::module::ModuleRegistry;
 use crate::queue::Lane;
 use crate::random;
 use crate::scheduler::{
-    ApprovalSweep, AutoDistributionSweep, ChallengeSweep, Epochs, EventSweep, ExpirationSweep, HintSweep,
-    JobCleanupSweep, Leadership, NodeSweep, Notify, RateWindowSweep, RenewalSweep, RotationSweep, RunCleanupSweep,
-    RunSweep, Sweep, Watchdog,
+    ApprovalSweep, AutoDistributionSweep, ChallengeSweep, DownloadSweep, Epochs, EventSweep, ExpirationSweep,
+    HintSweep, JobCleanupSweep, Leadership, NodeSweep, Notify, RateWindowSweep, RenewalSweep, RotationSweep,
+    RunCleanupSweep, RunSweep, Sweep, Watchdog,
 };
 use crate::secret::SecretEnvelope;
 use crate::store::{Record, RecordKinds, SharedStore};
@@ -188,6 +188,7 @@ impl RuntimeBuilder {
             Arc::new(AutoDistributionSweep),
             Arc::new(ApprovalSweep),
             Arc::new(ChallengeSweep),
+            Arc::new(DownloadSweep),
             Arc::new(RateWindowSweep),
             Arc::new(RotationSweep::new(engine.sealer.envelope().clone(), engine.kinds.clone())),
             Arc::new(RunCleanupSweep::new(settings.run_retention)),

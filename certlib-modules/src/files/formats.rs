@@ -1,10 +1,11 @@
 //! From a bundle to the bytes of a file.
 
+use certlib_core::bundle::pkcs12;
 use certlib_core::secret::{SecretBytes, SecretString};
 use certlib_core::{CertificateBundle, Error, Result, Secret};
 
 use super::layout::Format;
-use super::pfx::{self, PfxOptions};
+use super::pfx::PfxOptions;
 
 /// What a PKCS#12 container needs besides the bundle.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,7 @@ pub(crate) fn render(format: Format, bundle: &CertificateBundle, pfx: PfxInput<'
             bytes
         }
         Format::Der => bundle.leaf_der().to_vec(),
-        Format::Pfx => return pfx::encode(bundle, pfx.options, password(pfx)?),
+        Format::Pfx => return pkcs12::encode(bundle, pfx.options.profile, None, password(pfx)?),
     };
     Ok(Secret::new(bytes))
 }
@@ -47,7 +48,7 @@ pub(crate) fn holds(
     pfx: PfxInput<'_>,
 ) -> bool {
     match (format, pfx.password) {
-        (Format::Pfx, Some(password)) => pfx::holds(content.expose(), password, bundle),
+        (Format::Pfx, Some(password)) => pkcs12::holds(content.expose(), password, bundle),
         _ => content.expose() == wanted.expose(),
     }
 }
@@ -60,7 +61,7 @@ pub(crate) fn read(format: Format, content: &SecretBytes, pfx: PfxInput<'_>) -> 
         }
         (Format::Der, _) => CertificateBundle::new(vec![content.expose().clone()], None).ok(),
         (Format::Pfx, Some(password)) => {
-            let chain = pfx::certificates(content.expose(), password)?;
+            let chain = pkcs12::certificates(content.expose(), password)?;
             CertificateBundle::new(chain.into_iter().take(1).collect(), None).ok()
         }
         _ => None,

@@ -1,6 +1,6 @@
 //! What is attached to a message.
 
-use certlib_core::bundle::CertificateBundle;
+use certlib_core::bundle::{CertificateBundle, Pkcs12Profile, pkcs12};
 use certlib_core::error::{Error, Result};
 use certlib_core::secret::{Secret, SecretBytes};
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::OPERATION;
 use super::address;
 use super::config::{Security, SmtpConfig, SmtpCredentials};
-use crate::files::pfx::{self, PfxOptions};
 
 /// The most attachments of one message.
 const MOST_ATTACHMENTS: usize = 8;
@@ -159,7 +158,7 @@ pub(super) fn files(
                 let password = password.ok_or_else(|| {
                     Error::validation(OPERATION, "pkcs12_password_missing", "PKCS#12 needs `pkcs12_password`")
                 })?;
-                pfx::encode(bundle, PfxOptions::default(), password)?
+                pkcs12::encode(bundle, Pkcs12Profile::default(), None, password)?
             }
         };
         Ok(File { content, name: file_name(attachment, bundle), bytes })

@@ -1,11 +1,9 @@
-//! Certificates: create, issue, renew, revoke, download.
+//! Certificates: create, issue, renew, revoke.
 
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use certlib_core::bundle::{KeyType, LeafInfo};
@@ -21,7 +19,6 @@ use super::AppState;
 use super::jobs::page_size;
 use super::rules::{ApprovalRuleView, RolloutView};
 use super::views::{Accepted, Created, EventView, Failure, accepted, created, word};
-use crate::auth::{ApiToken, TokenRole};
 use crate::extract::{Body, OptionalBody, Params};
 use crate::problem::{Problem, Problems, Result};
 
@@ -44,7 +41,7 @@ pub(super) struct CreateCertificate {
     profile: Option<String>,
     /// How long each version should be valid, in seconds, if the CA lets us choose.
     validity_seconds: Option<u64>,
-    /// When to renew: `automatic`, `at_fraction` of the lifetime, `follow_hint` of the CA.
+    /// When to renew: `automatic`, `at_fraction` of the lifetime, `follow_hint` of the CA; and whether to `reuse_key`.
     #[serde(default)]
     #[schema(value_type = Object)]
     renewal: RenewalPolicy,
@@ -174,18 +171,6 @@ pub(super) struct CertificatePage {
     certificates: Vec<CertificateView>,
     /// What to give as `cursor` for the next page; null when this was the last.
     next: Option<String>,
-}
-
-/// How to download.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Download {
-    /// Adds the private key; needs an admin token.
-    #[serde(default)]
-    include_key: bool,
-    /// Which version; the live one, or else the newest, by default.
-    version: Option<u32>,
 }
 
 /// How many events to show.
@@ -318,35 +303,6 @@ pub(super) async fn revoke(
     };
     let revocation = Revocation { version: how.version, reason, replace: how.replace.unwrap_or(default.replace) };
     Ok(accepted(&project, state.client.revoke(&project, &id, revocation).await?))
-}
-
-/// Leaf and issuers as PEM, leaf first; then the private key, if it is asked for. Every download of a key is an event.
-#[utoipa::path(get, path = "/api/v1/projects/{project}/certificates/{id}/download", tag = "certificates",
-    security(("token" = [])),
-    params(("project" = String, Path, description = "The project"), ("id" = String, Path, description = "Its id"),
-        Download),
-    responses((status = 200, body = String, content_type = "application/x-pem-file"), Problems))]
-pub(super) async fn download(
-    State(state): State<AppState>,
-    Extension(token): Extension<ApiToken>,
-    Path((project, id)): Path<(String, String)>,
-    Params(how): Params<Download>,
-) -> Result<Response> {
-    if how.include_key {
-        token.require(TokenRole::Admin)?;
-    }
-    let material = state.client.material(&project, &id, how.version, how.include_key).await?;
-    let mut pem = material.bundle.fullchain_pem();
-    if how.include_key {
-        pem.push_str(material.bundle.key_pem()?.expose());
-        tracing::info!(certificate = %id, version = material.version.version, "a private key was downloaded");
-    }
-    let headers = [
-        (CONTENT_TYPE, "application/x-pem-file"),
-        (CONTENT_DISPOSITION, "attachment; filename=\"certificate.pem\""),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    Ok((headers, pem).into_response())
 }
 
 /// What happened to a certificate, newest first.

@@ -5,6 +5,7 @@ mod certificates;
 mod cluster;
 mod credentials;
 mod delivery;
+mod downloads;
 mod issuers;
 mod job_log;
 mod jobs;
@@ -38,6 +39,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use self::downloads::path_of;
 pub(crate) use self::keyring::KeyringView;
 use crate::admission::Admission;
 use crate::auth::authenticate;
@@ -108,7 +110,8 @@ pub(crate) fn router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(certificates::issue))
         .routes(routes!(certificates::renew))
         .routes(routes!(certificates::revoke))
-        .routes(routes!(certificates::download))
+        .routes(routes!(downloads::download))
+        .routes(routes!(downloads::create))
         .routes(routes!(certificates::events))
         .routes(routes!(delivery::distribute))
         .routes(routes!(delivery::status))
@@ -135,7 +138,8 @@ pub(crate) fn router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::readyz))
         .routes(routes!(meta::metrics))
-        .routes(routes!(meta::challenge));
+        .routes(routes!(meta::challenge))
+        .routes(routes!(downloads::redeem));
     let (router, document) =
         OpenApiRouter::with_openapi(Document::openapi()).merge(projects).merge(open).split_for_parts();
     // The document is the same for every request, so it is rendered once.
@@ -166,14 +170,14 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// The path alone, never the query or a header: those are the caller's.
+/// The path alone, without the token that it may hold, never the query or a header: those are the caller's.
 fn request_span(request: &Request) -> tracing::Span {
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::info_span!(
         "request",
         id,
         method = %request.method(),
-        path = request.uri().path(),
+        path = downloads::shown_path(request.uri().path()),
         token = tracing::field::Empty
     )
 }

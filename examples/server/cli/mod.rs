@@ -3,6 +3,7 @@
 mod approval;
 mod backup;
 mod confirm;
+mod download;
 mod kek;
 mod progress;
 mod restore;
@@ -67,6 +68,9 @@ enum Command {
     /// Shows what waits for approval, and decides. Works while servers run.
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),
+    /// Promises files to whoever is given a token. Works while servers run.
+    #[command(subcommand)]
+    Download(download::DownloadCommand),
     /// Manages the key-encryption keys. Works while servers run.
     #[command(subcommand)]
     Kek(kek::KekCommand),
@@ -120,6 +124,7 @@ pub(crate) async fn run(cli: Cli, environment: Vec<(String, String)>, out: &mut 
     let done = match cli.command {
         Some(Command::Token(command)) => token(&config, secrets, command, out).await.map(|()| 0),
         Some(Command::Approval(command)) => approval::run(&config, secrets, command, out).await.map(|()| 0),
+        Some(Command::Download(command)) => download::run(&config, secrets, command, out).await.map(|()| 0),
         Some(Command::Kek(command)) => kek::run(&config, secrets, command, out).await,
         Some(Command::Backup(command)) => backup::run(&config, secrets, command, out).await.map(|()| 0),
         Some(Command::Restore(command)) => restore::run(&config, secrets, command, out).await,

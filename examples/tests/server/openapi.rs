@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::TestServer;
 
-const ROUTES: [(&str, &str); 45] = [
+const ROUTES: [(&str, &str); 47] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -35,6 +35,8 @@ const ROUTES: [(&str, &str); 45] = [
     ("POST", "/api/v1/projects/{project}/certificates/{id}/renew"),
     ("POST", "/api/v1/projects/{project}/certificates/{id}/revoke"),
     ("GET", "/api/v1/projects/{project}/certificates/{id}/download"),
+    ("POST", "/api/v1/projects/{project}/certificates/{id}/downloads"),
+    ("GET", "/api/v1/downloads/{token}"),
     ("POST", "/api/v1/projects/{project}/certificates/{id}/distribute"),
     ("GET", "/api/v1/projects/{project}/certificates/{id}/distribution-status"),
     ("GET", "/api/v1/projects/{project}/certificates/{id}/events"),

@@ -20,7 +20,7 @@ impl Delivery<'_> {
     /// # Errors
     /// `Validation`: as [`check`](Delivery::check); `path_not_a_file`, `link_dangling`, `file_too_large`,
     /// `path_duplicate`, `path_escapes_root`, `directory_missing`, `owner_unknown`, `key_missing`,
-    /// `haproxy_certificate_unknown`. `IoPermanent` `disk_full`, `permission_denied`, `haproxy_not_understood`. As
+    /// `haproxy_certificate_unknown`; as [`FileSystem`]. `IoPermanent` `disk_full`, `permission_denied`, `haproxy_not_understood`. As
     /// [`FileSystem::ask`]. `Network` when the machine is lost.
     pub async fn plan(&self, cx: &Context, fs: &dyn FileSystem, bundle: &CertificateBundle) -> Result<Plan> {
         self.check()?;

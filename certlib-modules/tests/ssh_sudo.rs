@@ -173,6 +173,23 @@ async fn nothing_is_written_where_the_directory_has_changed_hands() {
     assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
 }
 
+/// Each operation is a session of its own, and a hardened host allows few of them.
+#[tokio::test]
+async fn a_host_that_allows_few_sessions_is_no_obstacle() {
+    let user = require!(SudoUser::create(true).await);
+    let sshd = require!(Sshd::builder().option("MaxSessions", "5").start().await);
+    let machine = Machine { sshd, user, folder: tempfile::tempdir().unwrap() };
+    let (_, bundle) = certificate(&["localhost"]);
+    let paths = ["cert", "chain", "fullchain", "key", "combined", "pfx", "der"];
+    let paths: Value = paths.iter().map(|name| ((*name).to_owned(), json!(machine.at(name)))).collect();
+    let (subject, journal) = (machine.subject(json!({"reload_command": "true"}), paths), journal());
+    subject.deliver(&bundle, &journal).await.unwrap();
+    assert_eq!(machine.names().len(), 7);
+    assert!(served(&subject.validate(&bundle).await.unwrap()));
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);
+    assert!(machine.names().is_empty());
+}
+
 #[tokio::test]
 async fn a_user_that_sudo_asks_for_a_password_is_told_so() {
     let machine = require!(Machine::start(false).await);

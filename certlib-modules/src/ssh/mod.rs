@@ -53,7 +53,11 @@
 //!   Whoever can write any file as root is root, so a narrower rule would protect nothing. Each operation is one
 //!   `sudo -n -- /bin/sh -c` with a constant script and the paths as its arguments; contents go through standard input and
 //!   output, so that neither the list of processes nor the usual log of `sudo` shows a key. The host needs GNU or BusyBox
-//!   tools, and `/proc` or `/dev/fd`.
+//!   tools, and `/proc` or `/dev/fd`. At most two operations of a connection are under way at once, besides SFTP; as
+//!   OpenSSH counts sessions for a moment after their end, `MaxSessions` should be five or more.
+//! - `sudo` can be told to record what goes through it (`log_input`, `log_stdin`, `log_output`, `log_stdout`): then new keys
+//!   and former ones are in its I/O logs, or on its log server, in the clear. Switch that off in the rule for the login:
+//!   `deploy ALL=(root) NOPASSWD: NOLOG_INPUT: NOLOG_OUTPUT: /bin/sh`.
 //! - With `sudo`, every directory on the way to a file, from `/` on, has to be root's, and writable by nobody else unless it
 //!   is sticky: whoever can change one decides what root writes to. Otherwise the dry run ends with `directory_not_protected`,
 //!   and with `link_not_protected` at a symbolic link that is not root's; in a sticky directory, what is there has to be

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use certlib_core::secret::SecretBytes;
 use certlib_core::{Effect, Error, ErrorClass, Result, Secret};
+use tokio::sync::Semaphore;
 
 use self::scripts::{
     ABSENT, DANGLING, FOREIGN_LINK, FREE_SPACE, NO_DIRECTORY, NOT_A_FILE, OBSERVE, OWNER_REFUSED, REAL_DIRECTORY,
@@ -26,17 +27,22 @@ use crate::files::{Attributes, CommandOutput, Ended, FileState, FileSystem, Foun
 
 const OPERATION: &str = "ssh.sudo";
 
+/// How many operations of one connection are under way at once. Each is a session of its own, of which OpenSSH allows
+/// ten (`MaxSessions`) and a hardened host fewer. SFTP has one already, and for a moment an ended one still counts.
+const AT_ONCE: usize = 2;
+
 /// A connection, used with the rights of root. Sockets are reached with those of the login.
 #[derive(Debug)]
 pub(super) struct Elevated<'a> {
     plain: &'a RemoteFileSystem,
     /// How long one operation may take.
     limit: Duration,
+    turns: Semaphore,
 }
 
 impl<'a> Elevated<'a> {
     pub(super) fn new(plain: &'a RemoteFileSystem, limit: Duration) -> Self {
-        Self { plain, limit }
+        Self { plain, limit, turns: Semaphore::new(AT_ONCE) }
     }
 
     /// Runs a script; gives its output. Whether anything was changed is for the caller to say.
@@ -47,6 +53,8 @@ impl<'a> Elevated<'a> {
             command.push(' ');
             command.push_str(&quote(argument));
         }
+        // It is never closed, so this never fails.
+        let _turn = self.turns.acquire().await;
         let output = exec::stream(self.plain.connection(), &command, stream, self.limit).await?;
         let error = match output.ended {
             Ended::Exited(0) => return Ok(Ok(output.stdout)),
@@ -140,6 +148,7 @@ impl FileSystem for Elevated<'_> {
     }
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
+        let _turn = self.turns.acquire().await;
         exec::run(self.plain.connection(), &sudo(command), timeout).await
     }
 

@@ -70,7 +70,10 @@
 //!   for a socket that the login may not use: `socket_refused`.
 //! - Where SELinux is enabled, a new file gets the label of the one in whose place it comes (`chcon`), or the one that the
 //!   policy has for that place (`restorecon`). Where that is not permitted it is delivered all the same, and the fact
-//!   `label_kept` is false. A login that is locked into a directory does not see whether SELinux is enabled.
+//!   `label_kept` is false, and it is not tried again on that connection. A login that is locked into a directory, or not
+//!   shown what the kernel says, does not see whether SELinux is enabled.
+//! - A login that has SFTP only (`ForceCommand internal-sftp`) needs a target without commands: they fail, with
+//!   `exec_refused` where the host runs something else in their place and says that all is well.
 
 mod auth;
 mod config;

@@ -241,11 +241,13 @@ async fn a_transaction_that_was_left_open_is_aborted() {
     assert!(!machine.has_transaction().await);
 }
 
+/// A delivery that died, of another certificate, must not keep all others from HAProxy.
 #[tokio::test]
-async fn somebody_elses_transaction_is_left_alone() {
+async fn somebody_elses_transaction_is_waited_for_and_then_aborted() {
     let folder = tempfile::tempdir().unwrap();
     let others = CertificateFiles::new(folder.path());
-    others.write(&certificate(&["other.test"]).0).unwrap();
+    let (before, _) = certificate(&["other.test"]);
+    others.write(&before).unwrap();
     let mut machine = require!(Machine::start(None).await);
     machine.haproxy = require!(Haproxy::start_with(&[&machine.files, &others]).await);
     let (theirs, _) = certificate(&["other.test"]);
@@ -253,17 +255,43 @@ async fn somebody_elses_transaction_is_left_alone() {
     machine.open_transaction(&name, &theirs.combined()).await;
 
     let (new, bundle) = certificate(&["localhost"]);
+    machine.subject(json!({})).deliver(&bundle, &journal()).await.unwrap();
+    assert_eq!(machine.serves().await, new.fingerprint);
+    assert!(!machine.has_transaction().await);
+    let served = tls::leaf_fingerprint(machine.haproxy.addr(), "other.test").await.unwrap();
+    assert_eq!(served, before.fingerprint, "it is aborted, not committed");
+}
+
+/// Somebody who is at work gives the transaction another content now and then.
+#[tokio::test]
+async fn somebody_who_is_at_work_keeps_the_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let others = CertificateFiles::new(folder.path());
+    others.write(&certificate(&["other.test"]).0).unwrap();
+    let mut machine = require!(Machine::start(None).await);
+    machine.haproxy = require!(Haproxy::start_with(&[&machine.files, &others]).await);
+    let (theirs, also_theirs) = (certificate(&["other.test"]).0, certificate(&["other.test"]).0);
+    let name = others.combined().display().to_string();
+    machine.open_transaction(&name, &theirs.combined()).await;
+
+    let (_, bundle) = certificate(&["localhost"]);
     let (subject, journal) = (machine.subject(json!({})), journal());
-    let error = subject.deliver(&bundle, &journal).await.unwrap_err();
+    let plan = subject.plan(&bundle).await.unwrap();
+    let delivery = subject.execute(&bundle, plan, &journal);
+    let work = async {
+        for content in [also_theirs.combined(), theirs.combined()].iter().cycle() {
+            machine.haproxy.command(&format!("set ssl cert {name} <<\n{content}")).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    let error = tokio::select! {
+        delivered = delivery => delivered.unwrap_err(),
+        () = work => unreachable!(),
+    };
     assert_eq!((error.code(), error.class()), ("haproxy_busy", ErrorClass::IoTransient));
     assert_eq!(machine.serves().await, machine.old.fingerprint);
     let answer = machine.haproxy.command(&format!("commit ssl cert {name}")).await.unwrap();
     assert!(answer.contains("Success"), "{answer}");
-    assert_eq!(tls::leaf_fingerprint(machine.haproxy.addr(), "other.test").await.unwrap(), theirs.fingerprint);
-    // The next attempt goes on.
-    let plan = subject.plan(&bundle).await.unwrap();
-    subject.execute(&bundle, plan, &journal).await.unwrap();
-    assert_eq!(machine.serves().await, new.fingerprint);
 }
 
 /// `set ssl cert` writes into whichever transaction is open, so two deliveries could exchange their certificates.
@@ -317,10 +345,52 @@ async fn memory_that_is_behind_the_file_is_brought_up() {
     // Again, as after a crash.
     subject.execute(&bundle, plan.clone(), &journal).await.unwrap();
     assert_eq!(machine.serves().await, new.fingerprint);
-    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::NothingToDo);
+    // What HAProxy had before is nowhere: the file had the new certificate from the beginning.
+    let outcome = subject.rollback(&journal).await.unwrap();
+    assert!(matches!(outcome, RollbackOutcome::Refused { code, .. } if code == "haproxy_former_lost"));
+    assert_eq!(machine.serves().await, new.fingerprint);
     machine.files.write(&machine.old).unwrap();
     assert_eq!(subject.execute(&bundle, plan, &journal).await.unwrap_err().code(), "plan_stale");
     assert!(machine.holds(&machine.old));
+    // Now it can be had from the file.
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);
+    assert_eq!(machine.serves().await, machine.old.fingerprint);
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::NothingToDo);
+
+    // Died before the commit, with the transaction open.
+    let name = machine.files.combined().display().to_string();
+    machine.open_transaction(&name, &new.combined()).await;
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::NothingToDo);
+    assert!(!machine.has_transaction().await && machine.serves().await == machine.old.fingerprint);
+
+    let (theirs, _) = certificate(&["localhost"]);
+    machine.open_transaction(&name, &theirs.combined()).await;
+    machine.haproxy.command(&format!("commit ssl cert {name}")).await.unwrap();
+    let outcome = subject.rollback(&journal).await.unwrap();
+    assert!(matches!(outcome, RollbackOutcome::Refused { code, .. } if code == "foreign_change"));
+    assert_eq!(machine.serves().await, theirs.fingerprint);
+}
+
+/// There was no file, so there is nothing to give back; but what HAProxy was given and did not take is withdrawn.
+#[tokio::test]
+async fn a_transaction_is_aborted_even_without_a_former_file() {
+    let machine = require!(Machine::start(None).await);
+    let subject = machine.subject(json!({"test_command": null}));
+    let (new, bundle) = certificate(&["localhost"]);
+    let journal = journal();
+    let plan = {
+        fs::remove_file(machine.files.combined()).unwrap();
+        subject.plan(&bundle).await.unwrap()
+    };
+    subject.execute(&bundle, plan, &journal).await.unwrap();
+    // As if it had died after `set`.
+    let name = machine.files.combined().display().to_string();
+    machine.open_transaction(&name, &machine.old.combined()).await;
+    machine.haproxy.command(&format!("commit ssl cert {name}")).await.unwrap();
+    machine.open_transaction(&name, &new.combined()).await;
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);
+    assert!(!machine.has_transaction().await && machine.serves().await == machine.old.fingerprint);
+    assert!(!machine.files.combined().exists());
 }
 
 /// Somebody gives HAProxy a certificate over its socket: nothing of that is overwritten.

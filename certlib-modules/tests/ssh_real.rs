@@ -122,6 +122,29 @@ fn plain(sshd: &Sshd, path: &Path, host_key: Value, credentials: Value) -> Subje
     Subject::new("ssh", config, location(sshd.addr(), json!({"cert": path})), Some(credentials))
 }
 
+/// Such a host starts SFTP whatever the command, which waits for requests until there are no more. What then ends well
+/// must not count as a service that was reloaded.
+#[tokio::test]
+async fn a_host_that_has_only_sftp_runs_no_commands_and_says_so_at_once() {
+    let server = "/usr/lib/openssh/sftp-server";
+    assert!(Path::new(server).exists(), "openssh-sftp-server comes with Debian's openssh-server");
+    for (forced, code) in [("internal-sftp", "command_failed"), (server, "exec_refused")] {
+        let sshd = require!(Sshd::builder().option("ForceCommand", forced).start().await);
+        let folder = folder();
+        let path = folder.path().join("cert.pem");
+        let (issued, bundle) = certificate(&["localhost"]);
+        let subject = plain(&sshd, &path, known_hosts(&sshd), credentials(&sshd, KeyType::Ed25519));
+        subject.deliver(&bundle, &journal()).await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), issued.certificate_pem);
+
+        let config = json!({"host_key": known_hosts(&sshd), "reload_command": "true"});
+        let location = location(sshd.addr(), json!({"der": folder.path().join("cert.der")}));
+        let subject = Subject::new("ssh", config, location, Some(credentials(&sshd, KeyType::Ed25519)));
+        let error = subject.deliver(&bundle, &journal()).await.unwrap_err();
+        assert_eq!((error.code(), error.class()), (code, ErrorClass::IoPermanent), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn every_way_to_know_a_host() {
     let sshd = require!(Sshd::builder().host_certificate().start().await);

@@ -129,6 +129,24 @@ async fn a_label_that_cannot_be_set_is_a_fact() {
 }
 
 /// Certificate and key on the host, whether they belong together, and no temporary file beside them.
+/// Each try may take half a minute where commands are not run, and is of no use once one has failed.
+#[tokio::test]
+async fn labels_are_not_tried_again_after_a_failure() {
+    let host = host().await;
+    host.put_file("/sys/fs/selinux/enforce", "1", 0o644).unwrap();
+    let chain = "/etc/ssl/new chain";
+    let refusal = Action::Reply { exit_code: 1, stdout: String::new(), stderr: "not permitted".into() };
+    host.set_command(&format!("restorecon -- '{chain}'"), refusal).unwrap();
+    let mut subject = subject(&host);
+    subject.target.location["paths"]["chain"] = chain.into();
+    let (_, bundle) = certificate(&["localhost"]);
+    let facts = subject.deliver(&bundle, &journal()).await.unwrap();
+    assert_eq!(facts.0["label_kept"], false);
+    assert!(is(&pair(&host), &bundle));
+    let commands = label_commands(&host);
+    assert!(commands.len() == 1 && commands[0].contains("restorecon"), "{commands:?}");
+}
+
 fn pair(host: &SimHost) -> (String, String) {
     let text = |path| String::from_utf8(host.file(path).unwrap()).unwrap();
     (text(CERT), text(KEY))

@@ -129,6 +129,67 @@ async fn what_is_wrong_with_a_path_is_named_as_without_sudo() {
     assert_eq!(escaping.plan(&bundle).await.unwrap_err().code(), "path_escapes_root");
 }
 
+/// A service that owns the directory of its key could have root write anywhere.
+#[tokio::test]
+async fn a_directory_of_somebody_elses_is_refused_by_the_dry_run() {
+    let machine = require!(Machine::start(true).await);
+    let (_, bundle) = certificate(&["localhost"]);
+    let place = machine.at("service");
+    fs::create_dir(&place).unwrap();
+    fs::write(machine.at("secret"), "secret").unwrap();
+    symlink(machine.at("secret"), machine.at("planted")).unwrap();
+    let plan = async |path: &str| {
+        let subject = machine.subject(json!({}), json!({"key": machine.at(path)}));
+        subject.plan(&bundle).await.map_err(|error| (error.code().to_owned(), error.class(), error.effect()))
+    };
+    let refused = |code: &str| Err((code.to_owned(), ErrorClass::Validation, Effect::None));
+    plan("service/key.pem").await.unwrap();
+    std::os::unix::fs::chown(&place, Some(54_321), None).unwrap();
+    assert_eq!(plan("service/key.pem").await, refused("directory_not_protected"));
+    std::os::unix::fs::chown(&place, Some(0), None).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o775)).unwrap();
+    assert_eq!(plan("service/key.pem").await, refused("directory_not_protected"));
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o1777)).unwrap();
+    plan("service/key.pem").await.unwrap();
+    plan("planted").await.unwrap();
+    std::os::unix::fs::lchown(machine.at("planted"), Some(54_321), None).unwrap();
+    assert_eq!(plan("planted").await, refused("link_not_protected"));
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+}
+
+/// It takes root a while to get the key, and the owner of the directory no time to plant a link: the directory changes
+/// hands between the dry run and the delivery.
+#[tokio::test]
+async fn nothing_is_written_where_the_directory_has_changed_hands() {
+    let machine = require!(Machine::start(true).await);
+    let (_, bundle) = certificate(&["localhost"]);
+    let place = machine.at("service");
+    fs::create_dir(&place).unwrap();
+    let subject = machine.subject(json!({}), json!({"key": place.join("key.pem")}));
+    let plan = subject.plan(&bundle).await.unwrap();
+    std::os::unix::fs::chown(&place, Some(54_321), None).unwrap();
+    let error = subject.execute(&bundle, plan, &journal()).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("directory_not_protected", Effect::None));
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+}
+
+/// Each operation is a session of its own, and a hardened host allows few of them.
+#[tokio::test]
+async fn a_host_that_allows_few_sessions_is_no_obstacle() {
+    let user = require!(SudoUser::create(true).await);
+    let sshd = require!(Sshd::builder().option("MaxSessions", "5").start().await);
+    let machine = Machine { sshd, user, folder: tempfile::tempdir().unwrap() };
+    let (_, bundle) = certificate(&["localhost"]);
+    let paths = ["cert", "chain", "fullchain", "key", "combined", "pfx", "der"];
+    let paths: Value = paths.iter().map(|name| ((*name).to_owned(), json!(machine.at(name)))).collect();
+    let (subject, journal) = (machine.subject(json!({"reload_command": "true"}), paths), journal());
+    subject.deliver(&bundle, &journal).await.unwrap();
+    assert_eq!(machine.names().len(), 7);
+    assert!(served(&subject.validate(&bundle).await.unwrap()));
+    assert_eq!(subject.rollback(&journal).await.unwrap(), RollbackOutcome::RolledBack);
+    assert!(machine.names().is_empty());
+}
+
 #[tokio::test]
 async fn a_user_that_sudo_asks_for_a_password_is_told_so() {
     let machine = require!(Machine::start(false).await);

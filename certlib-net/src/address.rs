@@ -54,6 +54,11 @@ impl AddressPolicy {
         }
     }
 
+    /// Whether there is a policy that admits `addr`: link-local addresses, metadata services and the like never are.
+    pub(crate) fn is_admissible(addr: IpAddr) -> bool {
+        Self::internal().broken_rule(addr).is_none()
+    }
+
     fn broken_rule(&self, addr: IpAddr) -> Option<&'static str> {
         // An IPv4-mapped address is IPv4 on the wire, so the policy about IPv4 holds for it, admissions included.
         let addr = addr.to_canonical();

@@ -7,6 +7,7 @@
 //! - [`AddressPolicy`] decides about an address by the IANA special-purpose registries; private networks can be
 //!   admitted by name, loopback only by its own switch, link-local and metadata services never.
 //! - [`Guard`] resolves a host once and gives out addresses only if *all* of them pass: what is dialled was checked.
+//!   Who only looks, and sends no secret, may do without those that no policy admits.
 //! - [`TlsSettings`] says whom to trust; verification is never off by accident.
 //! - [`http`] builds the one HTTP client: no proxy, no redirect, HTTP/1.1, TLS by aws-lc-rs.
 //! - [`Api`] sends requests to the HTTP API of an appliance or service, with limits, and says what failures mean.

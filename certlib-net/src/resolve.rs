@@ -76,20 +76,42 @@ impl Guard {
     /// # Errors
     /// As [`Guard::resolve`].
     pub async fn resolve_at_most(&self, host: &str, most: usize) -> Result<Vec<IpAddr>> {
+        let addrs = self.find(host).await?;
+        self.admit(host, addrs, most)
+    }
+
+    /// The same, but addresses that no policy admits are left out of a name's, where it has others: a machine's own
+    /// resolver may add a link-local address to every name of a neighbour.
+    ///
+    /// None of those is dialled, but neither do they refuse the host. That is for callers who only look, and send nothing
+    /// that another machine must not have; everybody else takes [`Guard::resolve`].
+    ///
+    /// # Errors
+    /// As [`Guard::resolve`].
+    pub async fn resolve_admissible(&self, host: &str, most: usize) -> Result<Vec<IpAddr>> {
+        let addrs = self.find(host).await?;
+        let (admissible, never): (Vec<_>, Vec<_>) =
+            addrs.into_iter().partition(|addr| AddressPolicy::is_admissible(*addr));
+        self.admit(host, if admissible.is_empty() { never } else { admissible }, most)
+    }
+
+    /// All addresses of `host`, at least one, unchecked.
+    async fn find(&self, host: &str) -> Result<Vec<IpAddr>> {
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(addr) = literal.parse() {
-            self.policy.check(host, addr)?;
             return Ok(vec![addr]);
         }
         let failed = |why| Error::network("net.resolve", "dns_failed", why).with("host", host);
-        let mut addrs = self
-            .lookup
-            .lookup(host)
-            .await
-            .map_err(|error| failed("the host's addresses cannot be found").with_source(error))?;
+        let addrs = self.lookup.lookup(host).await;
+        let addrs = addrs.map_err(|error| failed("the host's addresses cannot be found").with_source(error))?;
         if addrs.is_empty() {
             return Err(failed("the host has no address"));
         }
+        Ok(addrs)
+    }
+
+    /// The first `most` of `addrs`, if the policy admits all of them.
+    fn admit(&self, host: &str, mut addrs: Vec<IpAddr>, most: usize) -> Result<Vec<IpAddr>> {
         for addr in &addrs {
             self.policy.check(host, *addr)?;
         }
@@ -129,6 +151,25 @@ mod tests {
         ] {
             assert_eq!(resolve(answers).await.unwrap_err().code(), "address_forbidden", "{answers:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_only_looks_does_without_addresses_that_are_never_admitted() {
+        let look = async |answers: &[&str]| {
+            let answers = answers.iter().map(|addr| addr.parse().unwrap()).collect();
+            let guard = Guard::with_lookup(AddressPolicy::default(), Arc::new(Fixed(answers)));
+            guard.resolve_admissible("web.example", 16).await
+        };
+        let good: Vec<IpAddr> = vec!["1.1.1.1".parse().unwrap(), "2606:4700::1".parse().unwrap()];
+        let mixed = ["fe80::1", "1.1.1.1", "169.254.169.254", "2606:4700::1", "64:ff9b::a9fe:a9fe", "::"];
+        assert_eq!(look(&mixed).await.unwrap(), good);
+        // What a policy could admit still refuses the host, if this one does not; so does having nothing else.
+        for answers in [&["1.1.1.1", "10.0.0.1"][..], &["127.0.0.1", "1.1.1.1"], &["fe80::1", "10.0.0.1"], &["fe80::1"]]
+        {
+            assert_eq!(look(answers).await.unwrap_err().code(), "address_forbidden", "{answers:?}");
+        }
+        let guard = Guard::with_lookup(AddressPolicy::default(), Arc::new(Fixed(good)));
+        assert_eq!(guard.resolve_admissible("fe80::1", 16).await.unwrap_err().code(), "address_forbidden");
     }
 
     #[tokio::test]

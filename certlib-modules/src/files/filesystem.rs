@@ -19,7 +19,8 @@ pub const ANSWER_LIMIT: usize = 64 * 1024;
 ///
 /// # Errors
 /// `Network` when the machine cannot be reached any more; `IoPermanent` `permission_denied`, `write_failed`,
-/// `read_failed`; otherwise as named.
+/// `read_failed`; `Validation` `directory_not_protected`, `link_not_protected` where it is worked on with the rights of
+/// root, and somebody else could decide what root reads or writes; otherwise as named.
 #[async_trait]
 pub trait FileSystem: Debug + Send + Sync {
     /// Looks at `path`, following symbolic links to the final file.

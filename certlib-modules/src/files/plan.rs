@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use certlib_core::module::{Plan, Step, Verb};
 use certlib_core::{CertificateBundle, Context, Error, Result};
-use futures::future::{join_all, try_join_all, try_join3};
+use futures::future::{join, join_all, try_join, try_join_all};
 
 use super::filesystem::{FileSystem, Found};
 use super::survey::{Item, base};
@@ -20,12 +20,17 @@ impl Delivery<'_> {
     /// # Errors
     /// `Validation`: as [`check`](Delivery::check); `path_not_a_file`, `link_dangling`, `file_too_large`,
     /// `path_duplicate`, `path_escapes_root`, `directory_missing`, `owner_unknown`, `key_missing`,
-    /// `haproxy_certificate_unknown`. `IoPermanent` `disk_full`, `permission_denied`, `haproxy_not_understood`. As
+    /// `haproxy_certificate_unknown`; as [`FileSystem`]. `IoPermanent` `disk_full`, `permission_denied`, `haproxy_not_understood`. As
     /// [`FileSystem::ask`]. `Network` when the machine is lost.
     pub async fn plan(&self, cx: &Context, fs: &dyn FileSystem, bundle: &CertificateBundle) -> Result<Plan> {
         self.check()?;
-        let look = try_join3(self.survey(fs, bundle), self.check_directories(fs), self.memory(fs));
-        let (items, (), memory) = look.await?;
+        let files = async {
+            let (items, directories) = join(self.survey(fs, bundle), self.check_directories(fs)).await;
+            // The same error each time, whichever was found first.
+            let items = items?;
+            directories.map(|()| items)
+        };
+        let (items, memory) = try_join(files, self.memory(fs)).await?;
         let mut steps: Vec<Step> = items.iter().map(|item| file_step(item, bundle)).collect();
         let changes = items.iter().any(|item| !item.keep) || !haproxy::has(memory.as_deref(), bundle);
         if changes || self.needs_reload(cx, bundle).await {

@@ -7,6 +7,7 @@ use futures::future::{join_all, try_join_all};
 
 use super::apply::{WRONG_MACHINE, possible, sync};
 use super::filesystem::FileSystem;
+use super::haproxy::Commit;
 use super::undo::{Change, Is, Swap, Undo};
 use super::{Delivery, FILE_LIMIT, formats};
 use crate::probe;
@@ -17,7 +18,7 @@ impl Delivery<'_> {
     /// Refused with `foreign_change` when a file is neither the new one nor the former one, with `backup_expired` when
     /// the certificate that would come back has expired, and with `wrong_machine` when the delivery was elsewhere; with
     /// `foreign_change`, too, when HAProxy has another certificate than either, and with `haproxy_former_lost` when the one
-    /// that it had was in no file.
+    /// that it had was in no file, or, when only HAProxy was told and no file changed, is not in the file now.
     ///
     /// # Errors
     /// `Network` when the machine is lost; `IoPermanent` `permission_denied`, `write_failed`; after the files are back,
@@ -34,7 +35,12 @@ impl Delivery<'_> {
             Undo::Committing(commit) => Some(commit),
             _ => None,
         });
-        let Some(swap) = swap else { return Ok(RollbackOutcome::NothingToDo) };
+        let Some(swap) = swap else {
+            return match commit {
+                Some(commit) => self.take_back_commit(fs, commit).await,
+                None => Ok(RollbackOutcome::NothingToDo),
+            };
+        };
         if swap.machine != self.machine {
             let (then, now) = (swap.machine.escape_debug(), self.machine.escape_debug());
             let reason = format!("the delivery was to {then}, this is {now}");
@@ -56,7 +62,7 @@ impl Delivery<'_> {
         if let Some(commit) = commit {
             match self.memory(fs).await {
                 Ok(memory) => {
-                    let refusal = memory.and_then(|memory| Self::memory_refusal(commit, swap, &memory));
+                    let refusal = memory.and_then(|memory| Self::swap_refusal(commit, swap, &memory));
                     if let Some((code, reason)) = refusal {
                         return Ok(RollbackOutcome::Refused { code: code.to_owned(), reason: reason.to_owned() });
                     }
@@ -71,7 +77,7 @@ impl Delivery<'_> {
             return Ok(RollbackOutcome::NothingToDo);
         }
         restore(fs, swap, &changed).await.map_err(possible)?;
-        if told && let Err(error) = self.load_former(fs, swap, reloaded, commit.is_some()).await {
+        if told && let Err(error) = self.load_former(fs, swap, reloaded, commit).await {
             if !self.serves_former(cx, swap).await {
                 return Err(error);
             }
@@ -80,13 +86,28 @@ impl Delivery<'_> {
         Ok(RollbackOutcome::RolledBack)
     }
 
-    async fn load_former(&self, fs: &dyn FileSystem, swap: &Swap, reloaded: bool, committed: bool) -> Result<()> {
+    /// Takes back what HAProxy was told although no file had to change.
+    async fn take_back_commit(&self, fs: &dyn FileSystem, commit: &Commit) -> Result<RollbackOutcome> {
+        let outcome = self.take_back(fs, commit).await?;
+        if outcome == RollbackOutcome::RolledBack {
+            self.check_reloaded(fs).await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn load_former(
+        &self,
+        fs: &dyn FileSystem,
+        swap: &Swap,
+        reloaded: bool,
+        commit: Option<&Commit>,
+    ) -> Result<()> {
         self.test(fs).await?;
         if reloaded {
             self.reload(fs).await?;
         }
-        if committed {
-            self.serve_former(fs, swap).await?;
+        if let Some(commit) = commit {
+            self.serve_former(fs, swap, commit).await?;
         }
         self.check_reloaded(fs).await
     }

@@ -44,7 +44,8 @@ pub struct SshConfig {
     pub request_timeout: Duration,
     /// How often a silent connection is asked for a sign of life (`keepalive_ms`, 15 s); lost after three without.
     pub keepalive: Duration,
-    /// Whether files are read and written, and commands run, as root by way of `sudo -n` (`sudo`, false).
+    /// Whether files are read and written, and commands run, as root by way of `sudo -n` (`sudo`, false). What that asks of
+    /// the host, its directories and the log of its `sudo` is [described with the module](super).
     pub sudo: bool,
     /// Commands, endpoints and formats.
     pub settings: Settings,

@@ -12,6 +12,7 @@ use russh::keys::{Algorithm, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, Disconnect, Preferred, kex};
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::auth;
@@ -25,6 +26,8 @@ const KEEPALIVE_MAX: usize = 3;
 /// A connection to a host that has proven who it is, with us logged in.
 pub(super) struct Connection {
     pub(super) handle: Handle<Client>,
+    /// Whether commands are run, and not something else in their place; set once that is known.
+    pub(super) runs_commands: OnceCell<bool>,
 }
 
 impl fmt::Debug for Connection {
@@ -57,7 +60,7 @@ impl Connection {
         let mut handle = greet(cx, location, config, &expected).await.map_err(place)?;
         let logged_in = timeout(config.handshake_timeout, login.perform(&mut handle)).await;
         logged_in.unwrap_or_else(|_| Err(too_slow())).map_err(place)?;
-        Ok(Self { handle })
+        Ok(Self { handle, runs_commands: OnceCell::new() })
     }
 
     /// Says good-bye; failure to do so does not matter.

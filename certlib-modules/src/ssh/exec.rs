@@ -27,16 +27,35 @@ impl Default for Stream<'_> {
     }
 }
 
+/// What is asked of a host that may run nothing: it answers.
+const QUESTION: &str = "echo certlib";
+
 /// Has `/bin/sh` run `command`, whatever the login shell is; asks the host to stop it after `limit`.
 ///
 /// The host need not comply: OpenSSH passes signals on for every login but root's. What runs on then loses its
 /// output, and everything here counts it as failed.
 ///
+/// A host may run something else in the place of every command, as with `ForceCommand internal-sftp`, which ends well
+/// and says nothing. So the first command that does so is not believed before another has given an answer.
+///
 /// # Errors
 /// `IoTransient` `channel_refused`; `IoPermanent` `exec_refused`; `Network` `connection_lost` with
 /// [`Effect::Possible`]: the command may have run.
 pub(super) async fn run(connection: &Connection, command: &str, limit: Duration) -> Result<CommandOutput> {
-    stream(connection, command, Stream::default(), limit).await
+    let is_silent = |output: &CommandOutput| {
+        output.ended == Ended::Exited(0) && output.stdout.is_empty() && output.stderr.is_empty()
+    };
+    let output = stream(connection, command, Stream::default(), limit).await?;
+    if is_silent(&output) {
+        let asked = connection.runs_commands.get_or_try_init(async || {
+            let answer = stream(connection, QUESTION, Stream::default(), limit).await;
+            answer.map(|answer| !is_silent(&answer))
+        });
+        if !*asked.await.map_err(|error| error.with_effect(Effect::Possible))? {
+            return Err(exec_refused());
+        }
+    }
+    Ok(output)
 }
 
 /// As [`run`], with input and with more output.
@@ -59,8 +78,9 @@ pub(super) async fn stream(
         if let Some(input) = stream.input {
             // A command that ends early takes no more; its status tells why.
             let _ = channel.data(input).await;
-            let _ = channel.eof().await;
         }
+        // Without an end, what reads its input would wait for it, up to the limit.
+        let _ = channel.eof().await;
         collect(&mut channel, stream.limit, &mut stdout, &mut stderr).await
     };
     let ended = match timeout(limit, talk).await {
@@ -95,11 +115,15 @@ async fn collect(
             ChannelMsg::ExitStatus { exit_status } => ended = Ended::Exited(exit_status),
             ChannelMsg::ExitSignal { .. } => ended = Ended::Signalled,
             ChannelMsg::Failure => {
-                return Err(Error::permanent(OPERATION, "exec_refused", "the host runs no commands for this login"));
+                return Err(exec_refused());
             }
             ChannelMsg::Close => break,
             _ => {}
         }
     }
     Ok(ended)
+}
+
+fn exec_refused() -> Error {
+    Error::permanent(OPERATION, "exec_refused", "the host runs no commands for this login")
 }

@@ -52,14 +52,28 @@
 //!   `deploy ALL=(root) NOPASSWD: /bin/sh`, and no `requiretty`. A password is never asked for: `sudo_refused`.
 //!   Whoever can write any file as root is root, so a narrower rule would protect nothing. Each operation is one
 //!   `sudo -n -- /bin/sh -c` with a constant script and the paths as its arguments; contents go through standard input and
-//!   output, so that neither the list of processes nor the log of `sudo` shows a key. The host needs GNU or BusyBox tools.
+//!   output, so that neither the list of processes nor the usual log of `sudo` shows a key. The host needs GNU or BusyBox
+//!   tools, and `/proc` or `/dev/fd`. At most two operations of a connection are under way at once, besides SFTP; as
+//!   OpenSSH counts sessions for a moment after their end, `MaxSessions` should be five or more.
+//! - `sudo` can be told to record what goes through it (`log_input`, `log_stdin`, `log_output`, `log_stdout`): then new keys
+//!   and former ones are in its I/O logs, or on its log server, in the clear. Switch that off in the rule for the login:
+//!   `deploy ALL=(root) NOPASSWD: NOLOG_INPUT: NOLOG_OUTPUT: /bin/sh`.
+//! - With `sudo`, every directory on the way to a file, from `/` on, has to be root's, and writable by nobody else unless it
+//!   is sticky: whoever can change one decides what root writes to. Otherwise the dry run ends with `directory_not_protected`,
+//!   and with `link_not_protected` at a symbolic link that is not root's; in a sticky directory, what is there has to be
+//!   root's, too. The file itself may belong to anybody: put the key of a service into a directory of root's, and have the
+//!   `group` or `owner` of the file give the service its right to read. A directory that belongs to the service is written to
+//!   without `sudo`, with a login of the service's own.
 //! - A [`Haproxy`](crate::files::Haproxy) is reached through the connection itself (`direct-streamlocal@openssh.com`), always
 //!   with the rights of the login: no program is needed on the host, and `sudo` does not help. OpenSSH allows it unless
 //!   `AllowStreamLocalForwarding`, `DisableForwarding` or an option of the login's key says no; it answers alike for that and
 //!   for a socket that the login may not use: `socket_refused`.
 //! - Where SELinux is enabled, a new file gets the label of the one in whose place it comes (`chcon`), or the one that the
 //!   policy has for that place (`restorecon`). Where that is not permitted it is delivered all the same, and the fact
-//!   `label_kept` is false. A login that is locked into a directory does not see whether SELinux is enabled.
+//!   `label_kept` is false, and it is not tried again on that connection. A login that is locked into a directory, or not
+//!   shown what the kernel says, does not see whether SELinux is enabled.
+//! - A login that has SFTP only (`ForceCommand internal-sftp`) needs a target without commands: they fail, with
+//!   `exec_refused` where the host runs something else in their place and says that all is well.
 
 mod auth;
 mod config;

@@ -3,6 +3,7 @@
 //! Requests that do not depend on each other's answers are sent together: the server works on them in order.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +51,7 @@ pub(super) struct RemoteFileSystem {
     has_fsync: bool,
     has_statvfs: bool,
     has_selinux: OnceCell<bool>,
+    labels_fail: AtomicBool,
 }
 
 impl fmt::Debug for RemoteFileSystem {
@@ -89,6 +91,7 @@ impl RemoteFileSystem {
             has_fsync: has(FSYNC),
             has_statvfs: has(STATVFS),
             has_selinux: OnceCell::new(),
+            labels_fail: AtomicBool::new(false),
             connection,
             sftp,
         })
@@ -260,10 +263,24 @@ impl RemoteFileSystem {
         Ok(Replaced::with_gap())
     }
 
-    /// Whether files have labels there.
+    /// Whether files have labels there, as far as the login can see: it may be locked into a directory, or not be shown
+    /// what the kernel says.
     async fn has_selinux(&self) -> Result<bool> {
-        let found = self.has_selinux.get_or_try_init(async || Ok(self.lstat(SELINUX).await?.is_some()));
+        let found = self.has_selinux.get_or_try_init(async || can_be_seen(self.lstat(SELINUX).await));
         found.await.copied()
+    }
+
+    /// Has `command` set a label. One that failed is not tried again: where the host runs no commands, or the login may
+    /// not set labels, each try would only cost time.
+    async fn label(&self, command: &str) -> Result<bool> {
+        if self.labels_fail.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let kept = self.succeeds(command).await?;
+        if !kept {
+            self.labels_fail.store(true, Ordering::Relaxed);
+        }
+        Ok(kept)
     }
 
     /// Whether a command could be run, and ended well.
@@ -356,10 +373,10 @@ impl FileSystem for RemoteFileSystem {
             return self.rename(from, to).await;
         }
         let is_new = self.lstat(to).await?.is_none();
-        let mut kept = is_new || self.succeeds(&format!("chcon --reference={} -- {}", quote(to), quote(from))).await?;
+        let mut kept = is_new || self.label(&format!("chcon --reference={} -- {}", quote(to), quote(from))).await?;
         let replaced = self.rename(from, to).await?;
         if is_new {
-            kept = self.succeeds(&format!("restorecon -- {}", quote(to))).await?;
+            kept = self.label(&format!("restorecon -- {}", quote(to))).await?;
         }
         if !kept {
             tracing::warn!(path = to, "the SELinux label of a file could not be kept");
@@ -405,6 +422,15 @@ fn directory_failed(path: &str, error: SftpError) -> Error {
     if is_missing(&error) { no_directory(path) } else { sftp_failed("sftp.directory", "read_failed", path, error) }
 }
 
+/// Whether a look found something. Only a lost connection is an error: all other answers are a host's way to show nothing.
+fn can_be_seen(found: Result<Option<FileAttributes>>) -> Result<bool> {
+    match found {
+        Ok(found) => Ok(found.is_some()),
+        Err(error) if error.class() == ErrorClass::Network => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
 fn kind(attributes: &FileAttributes) -> u32 {
     attributes.permissions.unwrap_or(0) & KIND
 }
@@ -447,4 +473,29 @@ fn sftp_failed(operation: &'static str, code: &'static str, path: &str, error: S
     };
     let error = Error::new(class, operation, code, message).with_source(error);
     if path.is_empty() { error } else { error.with("path", path.escape_debug()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use russh_sftp::protocol::Status;
+
+    use super::*;
+
+    /// Hosts that lock a login in answer in many ways when they are asked about what lies outside.
+    #[test]
+    fn whatever_is_not_shown_is_not_there() {
+        let answer = |status_code| {
+            let status = Status { id: 1, status_code, error_message: String::new(), language_tag: String::new() };
+            can_be_seen(Err(sftp_failed("sftp.stat", "read_failed", SELINUX, SftpError::Status(status))))
+        };
+        for code in
+            [StatusCode::PermissionDenied, StatusCode::Failure, StatusCode::BadMessage, StatusCode::OpUnsupported]
+        {
+            assert!(!answer(code).unwrap(), "{code:?}");
+        }
+        assert_eq!(answer(StatusCode::ConnectionLost).unwrap_err().code(), "connection_lost");
+        let timeout = can_be_seen(Err(sftp_failed("sftp.stat", "read_failed", SELINUX, SftpError::Timeout)));
+        assert_eq!(timeout.unwrap_err().class(), ErrorClass::Network);
+        assert!(can_be_seen(Ok(Some(FileAttributes::empty()))).unwrap() && !can_be_seen(Ok(None)).unwrap());
+    }
 }

@@ -50,7 +50,7 @@ const REQUESTS: [Row; 48] = [
     ("special addresses, literal", "file", Cannot("it connects to nothing")),
     ("special addresses, DNS", "dialer", By(NET, "every_address_by_every_way_in")),
     ("special addresses, DNS", "modules by URL, smtp", By(ADDRESSES, "every_address_as_an_answer_of_dns")),
-    ("special addresses, DNS", "probe", By(PROBE, "a_name_with_a_forbidden_address_is_not_dialled_at_all")),
+    ("special addresses, DNS", "probe", By(PROBE, "forbidden_addresses_of_a_name_are_not_dialled")),
     ("special addresses, DNS", "ssh, probe", By(ADDRESSES, "spellings_that_the_resolver_understands")),
     (
         "special addresses, DNS",
@@ -82,7 +82,7 @@ const REQUESTS: [Row; 48] = [
     ("rebinding", "dialer", By(NET, "what_was_checked_is_what_is_dialled")),
     ("rebinding", "webhook", By(WEBHOOK, "rebinding_between_plan_and_delivery_or_within_one_finds_no_gap")),
     ("rebinding", "smtp", By(SMTP_POLICY, "forbidden_addresses_are_never_dialled")),
-    ("rebinding", "probe", By(PROBE, "a_name_with_a_forbidden_address_is_not_dialled_at_all")),
+    ("rebinding", "probe", By(PROBE, "forbidden_addresses_of_a_name_are_not_dialled")),
     ("mixed and 1 000 answers", "dialer", By(NET, "mixed_answers")),
     ("mixed answers", "webhook", By(WEBHOOK, "a_mixed_answer_is_refused_as_a_whole")),
     (

@@ -14,7 +14,12 @@ use super::{
     CertificateFiles, WebServer, temporary_folder,
     web_server::{Commands, Config, Reload},
 };
-use crate::{Error, Result, locate::locate, ports};
+use crate::{
+    Error, Result,
+    locate::locate,
+    ports,
+    process::{START_LIMIT, poll_until},
+};
 
 /// HAProxy in master-worker mode, serving one certificate over TLS. Everything but starting, stopping and the runtime
 /// socket is in [`WebServer`].
@@ -50,7 +55,11 @@ impl Haproxy {
         start.arg("-W").arg("-db").arg("-f").arg(&config.path);
         let test = format!("{} -c -f {}", program.display(), config.path.display());
         let commands = Commands { start, test, reload: Reload::Signal("USR2") };
-        WebServer::start("haproxy", addr, folder, config, commands).await.map(Haproxy)
+        let haproxy = WebServer::start("haproxy", addr, folder, config, commands).await.map(Haproxy)?;
+        // It listens on its port a moment before the socket has its name.
+        let socket = haproxy.socket();
+        poll_until("HAProxy's socket", START_LIMIT, async || socket.exists().then_some(())).await?;
+        Ok(haproxy)
     }
 
     /// The socket of the runtime API, at level `admin`. A certificate set there lives in memory only.

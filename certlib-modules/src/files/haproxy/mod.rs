@@ -7,7 +7,7 @@ mod runtime;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use certlib_core::error::codes;
-use certlib_core::module::{EndpointCheck, Journal, Step, Verb};
+use certlib_core::module::{EndpointCheck, Journal, RollbackOutcome, Step, Verb};
 use certlib_core::secret::SecretBytes;
 use certlib_core::{CertificateBundle, Error, Result, Secret};
 use rustls::pki_types::CertificateDer;
@@ -16,17 +16,19 @@ use serde::{Deserialize, Serialize};
 
 use self::runtime::Runtime;
 use super::apply::possible;
-use super::filesystem::FileSystem;
+use super::filesystem::{FileSystem, Found};
 use super::layout::Format;
 use super::undo::{Change, Swap, Undo};
-use super::{Delivery, formats, path};
+use super::{Delivery, FILE_LIMIT, formats, path};
 
 /// Whom to tell that there is a new [`combined`](super::Paths::combined) file.
 ///
 /// The socket is one that `stats socket PATH level admin` names in HAProxy's configuration, 2.2 or later. Whoever
 /// delivers needs the right to write to it: with `mode 660 group haproxy` there, be in that group.
 ///
-/// HAProxy has one transaction for all its certificates. Where several deliveries meet, one waits for the other.
+/// HAProxy has one transaction for all its certificates. Where several deliveries meet, one waits for the other; a
+/// transaction that stays open, unchanged, for all of about three seconds counts as left behind and is aborted, whoever
+/// opened it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -58,8 +60,7 @@ impl Haproxy {
     pub(super) fn check(&self, file: &str) -> Result<()> {
         path::check(&self.socket).map_err(|error| error.with("field", "haproxy.socket"))?;
         let name = self.name(file);
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,=%~".contains(c);
-        if name.is_empty() || name.len() > 1024 || !name.chars().all(plain) {
+        if !runtime::is_plain(name) {
             return Err(Error::validation(
                 "files.check",
                 "haproxy_name_invalid",
@@ -93,7 +94,8 @@ impl<'a> Delivery<'a> {
         let haproxy = self.settings.haproxy.as_ref()?;
         let combined = self.layout.paths.combined.as_ref()?;
         let certificate = haproxy.name(&combined.path);
-        Some(Runtime { fs, socket: &haproxy.socket, certificate, timeout: self.command_timeout() })
+        let (timeout, pause) = (self.command_timeout(), runtime::PAUSE);
+        Some(Runtime { fs, socket: &haproxy.socket, certificate, timeout, pause })
     }
 
     /// SHA-1 of the leaf that HAProxy has in memory; `None` when no HAProxy is to be told anything.
@@ -146,9 +148,13 @@ impl<'a> Delivery<'a> {
         runtime.serve(&pem, &new).await.map_err(possible)
     }
 
-    /// Why HAProxy's memory must not be taken back, if there is a reason: the code and words for it.
-    pub(super) fn memory_refusal(commit: &Commit, swap: &Swap, memory: &str) -> Option<(&'static str, &'static str)> {
-        let former = former(swap);
+    /// Why HAProxy's memory must not be taken back, if there is a reason: the code and words for it. `former` is what there
+    /// is to give back.
+    fn memory_refusal(
+        commit: &Commit,
+        former: Option<&SecretBytes>,
+        memory: &str,
+    ) -> Option<(&'static str, &'static str)> {
         let file = former.and_then(leaf);
         let known = [Some(&commit.former), Some(&commit.new), file.as_ref()];
         if !known.into_iter().flatten().any(|leaf| leaf == memory) {
@@ -164,12 +170,50 @@ impl<'a> Delivery<'a> {
         ))
     }
 
-    /// Has HAProxy serve what was in the file before.
-    pub(super) async fn serve_former(&self, fs: &dyn FileSystem, swap: &Swap) -> Result<()> {
+    /// As [`memory_refusal`](Self::memory_refusal), when files were swapped as well.
+    pub(super) fn swap_refusal(commit: &Commit, swap: &Swap, memory: &str) -> Option<(&'static str, &'static str)> {
+        Self::memory_refusal(commit, former(swap), memory)
+    }
+
+    /// Has HAProxy serve what was in the file before; without that, takes back what it was given and did not take.
+    pub(super) async fn serve_former(&self, fs: &dyn FileSystem, swap: &Swap, commit: &Commit) -> Result<()> {
         let Some(runtime) = self.runtime(fs) else { return Ok(()) };
-        let Some(pem) = former(swap) else { return Ok(()) };
-        let Some(leaf) = leaf(pem) else { return Ok(()) };
-        runtime.serve(&without_empty_lines(pem), &leaf).await.map_err(possible)
+        let former = former(swap).and_then(|pem| Some((pem, leaf(pem)?)));
+        let served = match former {
+            Some((pem, leaf)) => runtime.serve(&without_empty_lines(pem), &leaf).await,
+            None => runtime.withdraw(Some(&commit.new)).await,
+        };
+        served.map_err(possible)
+    }
+
+    /// Takes back a commit that came without a swap, because every file was as it should be: HAProxy's memory was
+    /// behind, and is to be behind again. What was there can only come from the file, if somebody put it back.
+    ///
+    /// # Errors
+    /// As [`Runtime::serve`]; as [`FileSystem::observe`].
+    pub(super) async fn take_back(&self, fs: &dyn FileSystem, commit: &Commit) -> Result<RollbackOutcome> {
+        let refused = |(code, reason): (&str, &str)| {
+            Ok(RollbackOutcome::Refused { code: code.to_owned(), reason: reason.to_owned() })
+        };
+        let (Some(runtime), Some(combined)) = (self.runtime(fs), &self.layout.paths.combined) else {
+            return refused(("haproxy_former_lost", "the target names no HAProxy any more, so none can be told"));
+        };
+        let memory = runtime.leaf().await?;
+        if memory == commit.former {
+            runtime.withdraw(Some(&commit.new)).await.map_err(possible)?;
+            return Ok(RollbackOutcome::NothingToDo);
+        }
+        let former = match fs.observe(&combined.path, FILE_LIMIT).await? {
+            Found::File(file) if leaf(&file.content).as_ref() == Some(&commit.former) => Some(file.content),
+            _ => None,
+        };
+        if let Some(refusal) = Self::memory_refusal(commit, former.as_ref(), &memory) {
+            return refused(refusal);
+        }
+        if let Some(former) = former {
+            runtime.serve(&without_empty_lines(&former), &commit.former).await.map_err(possible)?;
+        }
+        Ok(RollbackOutcome::RolledBack)
     }
 
     /// Looks whether HAProxy has `bundle` in memory: a part of the proof that is left without endpoints.

@@ -5,76 +5,31 @@
 //! argument, and rests nowhere but in the file that it is for. What a script has to say is its exit status, from 60 on,
 //! so that nothing of it is confused with `sudo` itself, which ends with 1 when it refuses.
 //!
-//! Scripts use what POSIX, GNU and BusyBox have in common, and `stat -c` and `readlink -f`, which both have.
+//! Root goes nowhere that somebody else could have led it to: every directory from `/` on has to be root's alone to
+//! change, and every symbolic link root's own. [`scripts`] has the rule, and looks before anything is read or written.
+
+mod scripts;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::secret::SecretBytes;
 use certlib_core::{Effect, Error, ErrorClass, Result, Secret};
+use tokio::sync::Semaphore;
 
+use self::scripts::{
+    ABSENT, DANGLING, FOREIGN_LINK, FREE_SPACE, NO_DIRECTORY, NOT_A_FILE, OBSERVE, OWNER_REFUSED, REAL_DIRECTORY,
+    REMOVE, REPLACE, STAGE, TOO_LARGE, UNPROTECTED, UNREADABLE, UNWRITABLE,
+};
 use super::exec::{self, Stream};
 use super::sftp::RemoteFileSystem;
 use crate::files::{Attributes, CommandOutput, Ended, FileState, FileSystem, Found, OUTPUT_LIMIT, Replaced, quote};
 
 const OPERATION: &str = "ssh.sudo";
 
-const ABSENT: u32 = 60;
-const DANGLING: u32 = 61;
-const NOT_A_FILE: u32 = 62;
-const TOO_LARGE: u32 = 63;
-const NO_DIRECTORY: u32 = 64;
-const UNREADABLE: u32 = 65;
-const UNWRITABLE: u32 = 66;
-const OWNER_REFUSED: u32 = 67;
-
-/// `PATH LIMIT`: mode, user, group and real path, a NUL, and the content.
-const OBSERVE: &str = r#"
-[ -e "$1" ] || [ -L "$1" ] || exit 60
-real=$1
-if [ -L "$1" ]; then real=$(readlink -f -- "$1") && [ -e "$real" ] || exit 61; fi
-[ -f "$real" ] || exit 62
-[ "$(stat -c %s -- "$real")" -le "$2" ] || exit 63
-stat=$(stat -c '%a %u %g' -- "$real") || exit 65
-printf '%s %s\0' "$stat" "$real"
-cat -- "$real" || exit 65
-"#;
-
-/// `PATH MODE OWNER REQUIRED`, the content on standard input: whether the owner is the one asked for.
-const STAGE: &str = r#"
-umask 077
-set -C
-{ cat >"$1"; } 2>/dev/null || exit 66
-owner=kept
-if [ -n "$3" ] && ! chown -- "$3" "$1" 2>/dev/null; then
-    [ "$4" = no ] || exit 67
-    owner=lost
-fi
-chmod -- "$2" "$1" || exit 66
-sync -- "$1" 2>/dev/null
-echo "$owner"
-"#;
-
-/// `FROM TO`: whether the file has the label that belongs there, where SELinux is enabled.
-const REPLACE: &str = r#"
-label=kept
-selinux=no
-if [ -e /sys/fs/selinux/enforce ] || selinuxenabled 2>/dev/null; then selinux=yes; fi
-[ -e "$2" ]; is_new=$?
-if [ $selinux$is_new = yes0 ]; then chcon --reference="$2" -- "$1" 2>/dev/null || label=lost; fi
-mv -f -- "$1" "$2" || exit 66
-if [ $selinux$is_new = yes1 ]; then restorecon -- "$2" 2>/dev/null || label=lost; fi
-echo $label
-"#;
-
-/// `PATH`
-const REMOVE: &str = r#"rm -f -- "$1" || exit 66"#;
-
-/// `PATH`: a table whose last line has the free blocks of 1 KiB in its fourth column.
-const FREE_SPACE: &str = r#"[ -d "$1" ] || exit 64; df -P -k -- "$1" 2>/dev/null || :"#;
-
-/// `PATH`: where it really is.
-const REAL_DIRECTORY: &str = r#"cd -P -- "$1" 2>/dev/null || exit 64; pwd -P"#;
+/// How many operations of one connection are under way at once. Each is a session of its own, of which OpenSSH allows
+/// ten (`MaxSessions`) and a hardened host fewer. SFTP has one already, and for a moment an ended one still counts.
+const AT_ONCE: usize = 2;
 
 /// A connection, used with the rights of root. Sockets are reached with those of the login.
 #[derive(Debug)]
@@ -82,11 +37,12 @@ pub(super) struct Elevated<'a> {
     plain: &'a RemoteFileSystem,
     /// How long one operation may take.
     limit: Duration,
+    turns: Semaphore,
 }
 
 impl<'a> Elevated<'a> {
     pub(super) fn new(plain: &'a RemoteFileSystem, limit: Duration) -> Self {
-        Self { plain, limit }
+        Self { plain, limit, turns: Semaphore::new(AT_ONCE) }
     }
 
     /// Runs a script; gives its output. Whether anything was changed is for the caller to say.
@@ -97,10 +53,12 @@ impl<'a> Elevated<'a> {
             command.push(' ');
             command.push_str(&quote(argument));
         }
+        // It is never closed, so this never fails.
+        let _turn = self.turns.acquire().await;
         let output = exec::stream(self.plain.connection(), &command, stream, self.limit).await?;
         let error = match output.ended {
             Ended::Exited(0) => return Ok(Ok(output.stdout)),
-            Ended::Exited(status @ ABSENT..=OWNER_REFUSED) => return Ok(Err(status)),
+            Ended::Exited(status @ ABSENT..=FOREIGN_LINK) => return Ok(Err(status)),
             Ended::Exited(1) => Error::permanent(
                 OPERATION,
                 "sudo_refused",
@@ -190,6 +148,7 @@ impl FileSystem for Elevated<'_> {
     }
 
     async fn run(&self, command: &str, timeout: Duration) -> Result<CommandOutput> {
+        let _turn = self.turns.acquire().await;
         exec::run(self.plain.connection(), &sudo(command), timeout).await
     }
 
@@ -214,6 +173,11 @@ fn failed(status: u32) -> Error {
         UNREADABLE => Error::permanent(OPERATION, "read_failed", "root cannot read this"),
         UNWRITABLE => Error::permanent(OPERATION, "write_failed", "root cannot write this"),
         OWNER_REFUSED => Error::permanent(OPERATION, "permission_denied", "root cannot set this owner"),
+        UNPROTECTED => refused(
+            "directory_not_protected",
+            "somebody other than root can change a directory on the way to this file, and so decide what root writes to",
+        ),
+        FOREIGN_LINK => refused("link_not_protected", "a symbolic link on the way to this file is not root's"),
         status => Error::permanent(OPERATION, "sudo_failed", "sudo ended in an unexpected way").with("exit", status),
     }
 }
@@ -233,133 +197,4 @@ fn read(output: &[u8]) -> Option<FileState> {
 fn free(table: &str) -> Option<u64> {
     let blocks: u64 = table.lines().nth(1)?.split_ascii_whitespace().nth(3)?.parse().ok()?;
     blocks.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::Write as _;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-    use std::path::Path;
-    use std::process::{Command, Output, Stdio};
-
-    use super::*;
-
-    /// Runs a script as the host's shell would, without `sudo`.
-    fn run(script: &str, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", script, "sh"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    fn status(output: &Output) -> u32 {
-        output.status.code().unwrap().try_into().unwrap()
-    }
-
-    fn text(path: &Path) -> &str {
-        path.to_str().unwrap()
-    }
-
-    #[test]
-    fn files_are_observed() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("it's $(odd)"), b"a\0b\n\n").unwrap();
-        symlink("it's $(odd)", at("link")).unwrap();
-        symlink("nowhere", at("dangling")).unwrap();
-        let file = read(&run(OBSERVE, &[text(&at("link")), "5"], b"").stdout).unwrap();
-        assert_eq!(file.content.expose(), b"a\0b\n\n");
-        let real = fs::canonicalize(at("link")).unwrap();
-        let metadata = fs::metadata(&real).unwrap();
-        assert_eq!((file.real.as_str(), file.uid, file.gid), (text(&real), metadata.uid(), metadata.gid()));
-        assert_eq!(file.mode, metadata.mode() & 0o7777);
-        for (name, code) in
-            [("none", ABSENT), ("none/below", ABSENT), ("dangling", DANGLING), ("", NOT_A_FILE), ("link", TOO_LARGE)]
-        {
-            assert_eq!(status(&run(OBSERVE, &[text(&at(name)), "4"], b"")), code, "{name}");
-        }
-        assert!(read(b"644 0 0 /a").is_none() && read(b"").is_none() && read(b"rw 0 0 /a\0x").is_none());
-    }
-
-    #[test]
-    fn files_are_staged_and_moved() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let me = fs::metadata(folder.path()).unwrap();
-        let owner = format!("{}:{}", me.uid(), me.gid());
-        let stage =
-            |mode: &str, owner: &str, required: &str| run(STAGE, &[text(&at("new")), mode, owner, required], b"k\0y");
-        assert_eq!(stage("0640", &owner, "yes").stdout, b"kept\n");
-        assert_eq!(fs::read(at("new")).unwrap(), b"k\0y");
-        assert_eq!(fs::metadata(at("new")).unwrap().mode() & 0o7777, 0o640);
-        assert_eq!(status(&stage("0640", "", "no")), UNWRITABLE, "it never writes over another");
-        fs::remove_file(at("new")).unwrap();
-        assert_eq!(status(&stage("0640", "no-such-user", "yes")), OWNER_REFUSED);
-        fs::remove_file(at("new")).unwrap();
-        assert_eq!(stage("0600", "no-such-user", "no").stdout, b"lost\n");
-        fs::write(at("old"), "old").unwrap();
-        assert_eq!(status(&run(REPLACE, &[text(&at("new")), text(&at("old"))], b"")), 0);
-        assert_eq!(fs::read(at("old")).unwrap(), b"k\0y");
-        assert_eq!(status(&run(REPLACE, &[text(&at("new")), text(&at("old"))], b"")), UNWRITABLE);
-        for _ in 0..2 {
-            assert_eq!(status(&run(REMOVE, &[text(&at("old"))], b"")), 0);
-        }
-        assert!(!at("old").exists());
-    }
-
-    /// As on a host with SELinux, as far as commands can tell: `chcon` and `restorecon` write down what they are given.
-    #[test]
-    fn labels_are_kept_where_there_are_any() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let (log, new, old) = (at("log"), at("new"), at("old"));
-        fs::create_dir(at("bin")).unwrap();
-        let put = |name: &str, script: &str| {
-            fs::write(at("bin").join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(at("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        };
-        let path = format!("PATH='{}:/usr/bin:/bin'", text(&at("bin")));
-        let replace = || {
-            fs::write(&new, "new").unwrap();
-            let output = run(&format!("{path}{REPLACE}"), &[text(&new), text(&old)], b"");
-            assert_eq!(fs::read(&old).unwrap(), b"new");
-            let commands = fs::read_to_string(&log).unwrap_or_default();
-            let _ = fs::remove_file(&log);
-            (String::from_utf8(output.stdout).unwrap(), commands)
-        };
-        put("selinuxenabled", "exit 1");
-        for name in ["chcon", "restorecon"] {
-            put(name, &format!("echo {name} \"$@\" >>'{}'", text(&log)));
-        }
-        assert_eq!(replace(), ("kept\n".into(), String::new()), "SELinux is off");
-        put("selinuxenabled", "exit 0");
-        let copied = format!("chcon --reference={} -- {}\n", text(&old), text(&new));
-        assert_eq!(replace(), ("kept\n".into(), copied));
-        fs::remove_file(&old).unwrap();
-        assert_eq!(replace(), ("kept\n".into(), format!("restorecon -- {}\n", text(&old))));
-        put("chcon", "exit 1");
-        assert_eq!(replace(), ("lost\n".into(), String::new()), "delivered all the same");
-    }
-
-    #[test]
-    fn directories_are_measured() {
-        let folder = tempfile::tempdir().unwrap();
-        symlink(folder.path(), folder.path().join("link")).unwrap();
-        let link = folder.path().join("link");
-        let real = format!("{}\n", fs::canonicalize(folder.path()).unwrap().display());
-        assert_eq!(run(REAL_DIRECTORY, &[text(&link)], b"").stdout, real.as_bytes());
-        let table = run(FREE_SPACE, &[text(&link)], b"").stdout;
-        assert!(free(&String::from_utf8(table).unwrap()).is_some_and(|free| free > 0));
-        for script in [REAL_DIRECTORY, FREE_SPACE] {
-            assert_eq!(status(&run(script, &[text(&folder.path().join("none"))], b"")), NO_DIRECTORY);
-        }
-        assert_eq!(free("Filesystem 1024-blocks Used Available\nnone - - - -\n"), None);
-    }
 }

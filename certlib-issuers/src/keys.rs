@@ -62,6 +62,12 @@ pub(crate) fn serial(bundle: &CertificateBundle) -> String {
     serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase()
 }
 
+/// The same, followed by the way DER has it where that is another: which of the two an API takes, not all documents say.
+pub(crate) fn serials(bundle: &CertificateBundle) -> Vec<String> {
+    let (plain, der) = (serial(bundle), bundle.leaf().serial.to_ascii_uppercase());
+    if plain == der { vec![plain] } else { vec![plain, der] }
+}
+
 /// A validity in whole days, for CAs that count in days: rounded up, and at least one.
 pub(crate) fn days(validity: Duration) -> u32 {
     u32::try_from(validity.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX).max(1)

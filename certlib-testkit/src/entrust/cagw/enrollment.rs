@@ -163,8 +163,7 @@ impl State {
 
     pub(super) fn snapshots(&self) -> Vec<CagwEnrollment> {
         let shown = |entry: &Entry| {
-            let certificate =
-                self.certificates.iter().find(|known| Some(known.signed.padded_serial()) == entry.serial);
+            let certificate = self.certificates.iter().find(|known| Some(known.signed.padded_serial()) == entry.serial);
             CagwEnrollment {
                 id: entry.id.clone(),
                 status: entry.status,

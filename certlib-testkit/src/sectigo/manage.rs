@@ -66,7 +66,10 @@ impl State {
                 && profile.is_none_or(|id| id == entry.profile.id)
         };
         let (page, total) = call.page(self.orders.iter().filter(matches).collect(), self.page)?;
-        Ok(Answer::page(page.into_iter().map(if self.short_lists { Entry::short } else { Entry::summary }).collect(), total))
+        Ok(Answer::page(
+            page.into_iter().map(if self.short_lists { Entry::short } else { Entry::summary }).collect(),
+            total,
+        ))
     }
 
     fn revoke(&mut self, call: &Call, id: i64) -> Outcome {

@@ -71,8 +71,8 @@ pub(crate) fn serials(bundle: &CertificateBundle) -> Vec<String> {
 /// takes, not all documents say.
 pub(crate) fn spellings(serial: &str) -> Vec<String> {
     let plain = serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase();
-    let is_high =
-        plain.len().is_multiple_of(2) && plain.starts_with(|digit: char| digit.to_digit(16).is_some_and(|digit| digit >= 8));
+    let is_high = plain.len().is_multiple_of(2)
+        && plain.starts_with(|digit: char| digit.to_digit(16).is_some_and(|digit| digit >= 8));
     let der = is_high.then(|| format!("00{plain}"));
     std::iter::once(plain).chain(der).collect()
 }

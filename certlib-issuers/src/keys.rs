@@ -62,6 +62,21 @@ pub(crate) fn serial(bundle: &CertificateBundle) -> String {
     serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase()
 }
 
+/// A certificate's serial number in all [`spellings`].
+pub(crate) fn serials(bundle: &CertificateBundle) -> Vec<String> {
+    spellings(&bundle.leaf().serial)
+}
+
+/// A serial number as [`serial`] gives it, followed by the way DER has it where that is another: which of the two an API
+/// takes, not all documents say.
+pub(crate) fn spellings(serial: &str) -> Vec<String> {
+    let plain = serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase();
+    let is_high = plain.len().is_multiple_of(2)
+        && plain.starts_with(|digit: char| digit.to_digit(16).is_some_and(|digit| digit >= 8));
+    let der = is_high.then(|| format!("00{plain}"));
+    std::iter::once(plain).chain(der).collect()
+}
+
 /// A validity in whole days, for CAs that count in days: rounded up, and at least one.
 pub(crate) fn days(validity: Duration) -> u32 {
     u32::try_from(validity.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX).max(1)
@@ -86,6 +101,19 @@ mod tests {
         }
         assert_eq!(of_request(b"nothing").unwrap_err().code(), "csr_invalid");
         assert!(of_request_pem("nothing").is_none() && of_certificate_pem("nothing").is_none());
+    }
+
+    #[test]
+    fn serial_numbers_are_spelled_in_two_ways() {
+        for (serial, expected) in [
+            ("7fab", &["7FAB"][..]),
+            ("0a1b", &["0A1B"]),
+            ("008fab", &["8FAB", "008FAB"]),
+            ("8FAB", &["8FAB", "008FAB"]),
+            ("00", &["00"]),
+        ] {
+            assert_eq!(spellings(serial), expected, "{serial}");
+        }
     }
 
     #[test]

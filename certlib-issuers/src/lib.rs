@@ -44,6 +44,9 @@ pub mod globalsign;
 mod keys;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
+#[cfg(feature = "http")]
+#[allow(dead_code, reason = "which of it is used depends on the features")]
+mod paging;
 #[cfg(feature = "sectigo")]
 pub mod sectigo;
 #[cfg(feature = "http")]

@@ -92,6 +92,34 @@ async fn a_delegated_challenge_is_written_where_the_alias_points() {
 }
 
 #[tokio::test]
+async fn an_order_that_cannot_be_proven_leaves_no_record_behind() {
+    let bind = require!(Bind::start(ZONE).await);
+    let slow = require!(Bind::start(ZONE).await);
+    let pebble = require!(Pebble::builder().dns_server(bind.addr()).authz_reuse_percent(0).start().await);
+    let clock = ManualClock::new(SystemClock::new().now());
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let cx = Context::with(shared.clone(), CancellationToken::new(), "test");
+    let both = json!({
+        "nameservers": [bind.addr().to_string(), slow.addr().to_string()],
+        "interval_seconds": 30,
+        "timeout_seconds": 100,
+    });
+    let issuer = issuer(&pebble, &bind, both, shared).await;
+    let handle = issuer.submit(&cx, &request(&["a.example.test", "loop.example.test"]).0).await.unwrap();
+    assert!(matches!(issuer.poll(&cx, &handle).await.unwrap(), OrderState::Pending { .. }), "one server lacks it");
+    assert_eq!(bind.txt("_acme-challenge.a.example.test").await.unwrap().len(), 1);
+
+    for server in [&bind, &slow] {
+        server.update("update delete _acme-challenge.loop.example.test TXT").await.unwrap();
+        server.update("update add _acme-challenge.loop.example.test 60 CNAME b.example.test").await.unwrap();
+        server.update("update add b.example.test 60 CNAME _acme-challenge.loop.example.test").await.unwrap();
+    }
+    let error = issuer.poll(&cx, &handle).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::Validation, "cname_loop"));
+    assert_eq!(bind.txt("_acme-challenge.a.example.test").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_ca_is_not_told_before_every_server_has_the_record() {
     let bind = require!(Bind::start(ZONE).await);
     let slow = require!(Bind::start(ZONE).await);

@@ -133,10 +133,16 @@ impl AcmeIssuer {
         let mut pause = FIRST_PAUSE;
         loop {
             match order.state().status {
-                OrderStatus::Pending if !triggered => match self.prove(cx, &mut order).await? {
-                    Proving::Triggered => triggered = true,
-                    Proving::NotVisible(why) => retry_after = Some(self.not_visible(cx, &handle, why)?),
-                    Proving::Failed(reason) => {
+                OrderStatus::Pending if !triggered => match self.prove(cx, &mut order).await {
+                    Ok(Proving::Triggered) => triggered = true,
+                    Ok(Proving::NotVisible(why)) => retry_after = Some(self.not_visible(cx, &handle, why)?),
+                    // What was put in place so far would stay there: nobody looks at this order soon.
+                    Err(error) if !error.class().is_retryable() => {
+                        self.clean_up(cx, &mut order).await;
+                        return Err(error);
+                    }
+                    Err(error) => return Err(error),
+                    Ok(Proving::Failed(reason)) => {
                         self.clean_up(cx, &mut order).await;
                         return Ok(OrderState::Rejected { reason });
                     }

@@ -49,10 +49,19 @@ impl Dns01 {
 
     pub(super) async fn clean_up(&self, cx: &Context, proofs: &[Proof]) -> Result<()> {
         let mut result = Ok(());
-        for (name, values) in self.records(proofs).await? {
-            for value in values {
-                // One that fails must not keep the others in place.
-                result = result.and(self.provider.remove_txt(cx, &name, &value).await);
+        let names: BTreeSet<&str> = proofs.iter().map(|proof| proof.name.as_str()).collect();
+        // One that fails must not keep the others in place.
+        for name in names {
+            let of_name: Vec<Proof> = proofs.iter().filter(|proof| proof.name == name).cloned().collect();
+            match self.records(&of_name).await {
+                Ok(records) => {
+                    for (name, values) in records {
+                        for value in values {
+                            result = result.and(self.provider.remove_txt(cx, &name, &value).await);
+                        }
+                    }
+                }
+                Err(error) => result = result.and(Err(error)),
             }
         }
         result

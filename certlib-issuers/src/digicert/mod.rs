@@ -20,7 +20,9 @@
 //!
 //! # Revocation
 //! Revokes one certificate by its serial number, never the order. Unless approval is skipped, somebody has to approve it in
-//! CertCentral: until then it fails with `approval_pending`, and is not asked for a second time.
+//! CertCentral: until then it fails with `approval_pending`, and is not asked for a second time while the order shows the
+//! certificate. After a reissue nothing leads from the former certificate to its order, so that each try to revoke that one
+//! asks again; approve one of the requests.
 //!
 //! # What the key needs
 //! A key with the restriction *Orders* (or none), of a user who may order the product and, to revoke, request revocations.

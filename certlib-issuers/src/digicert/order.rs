@@ -75,6 +75,10 @@ impl DigiCert {
             Some(leaf) => self.order_of(cx, leaf).await?,
             None => None,
         };
+        if former.as_ref().is_some_and(|former| self.waits_for_reissue(former)) {
+            // Instead of one that has to be paid for: this one is reissued when that is done.
+            return Err(reissue_pending());
+        }
         let reissued = former.as_ref().filter(|former| self.can_reissue(former, product, request, now));
         let (id, body) = match (reissued, &former) {
             (Some(former), _) => (Some(former.id.to_string()), self.reissue_body(request, common_name)),
@@ -203,16 +207,21 @@ impl DigiCert {
         let answer = self.client.get(cx, &["order", "certificate", id], &[]).await?;
         match answer.status() {
             404 if client::is_own(&answer) => Ok(None),
-            404 => Err(astray(&answer)),
+            404 => Err(triage::astray(&answer)),
             _ if answer.is_success() => triage::read(&answer).map(Some),
             _ => Err(refused(&answer)),
         }
     }
 
     /// The order that a certificate (DER) belongs to, if it shows that certificate.
-    async fn order_of(&self, cx: &Context, leaf: &[u8]) -> Result<Option<Order>> {
+    pub(super) async fn order_of(&self, cx: &Context, leaf: &[u8]) -> Result<Option<Order>> {
         let bundle = certlib_core::CertificateBundle::new(vec![leaf.to_vec()], None)?;
         self.order(cx, &keys::serial(&bundle)).await
+    }
+
+    /// Whether an order that would be reissued is being reissued already.
+    pub(super) fn waits_for_reissue(&self, former: &Order) -> bool {
+        self.config.renew == Renew::Reissue && former.status == "reissue_pending"
     }
 
     /// Whether a reissue of `former` gives what `request` wants: DigiCert revokes what loses a name by it, so that none
@@ -297,14 +306,9 @@ impl DigiCert {
 /// it, and says nothing.
 fn unsuccessful(answer: &Answer, submitted: OffsetDateTime, now: OffsetDateTime) -> Result<OrderState> {
     if answer.status() == 404 && !client::is_own(answer) {
-        return Err(astray(answer));
+        return Err(triage::astray(answer));
     }
     triage::refused(answer, submitted, now).map_err(|error| explain(error, answer))
-}
-
-fn astray(answer: &Answer) -> Error {
-    let why = "something in front of the CA says that there is no such page";
-    answer.error(certlib_core::ErrorClass::IoTransient, "answer_invalid", why)
 }
 
 /// Whether what was asked for was declined, as far as the order tells. That it was approved is not read here: DigiCert
@@ -312,6 +316,12 @@ fn astray(answer: &Answer) -> Error {
 fn request_is_rejected(handle: &Handle, order: &Order) -> bool {
     let ours = |id| handle.request == Some(id);
     order.requests.iter().any(|wish| ours(wish.id) && wish.status.as_deref() == Some("rejected"))
+}
+
+/// The error for an order that cannot be reissued, or told apart from others, before another reissue of it is done.
+pub(super) fn reissue_pending() -> Error {
+    let why = "another reissue of the order is pending at DigiCert";
+    Error::transient(OPERATION, "reissue_pending", why)
 }
 
 fn pending() -> OrderState {

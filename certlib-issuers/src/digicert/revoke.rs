@@ -23,10 +23,12 @@ impl Revoker for DigiCert {
         let serial = keys::serial(bundle);
         // Only the certificate that an order shows leads to it.
         if let Some(order) = self.order(cx, &serial).await? {
-            let waits = order
-                .requests
-                .iter()
-                .any(|wish| wish.kind.as_deref() == Some("revoke") && wish.status.as_deref() == Some("pending"));
+            // An order may have other certificates: what waits for them is told apart by the remark.
+            let waits = order.requests.iter().any(|wish| {
+                wish.kind.as_deref() == Some("revoke")
+                    && wish.status.as_deref() == Some("pending")
+                    && wish.comments.as_deref().is_some_and(|comments| comments.contains(&serial))
+            });
             match order.status.as_str() {
                 "revoked" => return Ok(()),
                 "reissue_pending" => {
@@ -37,7 +39,7 @@ impl Revoker for DigiCert {
                 _ => {}
             }
         }
-        let mut body = json!({ "comments": "certlib", "skip_approval": self.config.skip_approval });
+        let mut body = json!({ "comments": format!("certlib {serial}"), "skip_approval": self.config.skip_approval });
         if let Some(reason) = name_of(reason) {
             body["revocation_reason"] = json!(reason);
         }

@@ -184,10 +184,12 @@ impl EcsCredentials {
     /// # Errors
     /// `Validation` `credentials_invalid`, `identity_invalid`; the text is not quoted.
     pub(super) fn decode(text: Option<&SecretString>) -> Result<Self> {
-        let credentials: Self = decode(text).filter(|read: &Self| !read.username.is_empty()).ok_or_else(|| {
-            let why = "the credential is a JSON object with username, api_key, certificate_pem and private_key_pem";
-            Error::validation(OPERATION, "credentials_invalid", why)
-        })?;
+        let credentials: Self = decode(text)
+            .filter(|read: &Self| !read.username.is_empty() && !read.api_key.expose().is_empty())
+            .ok_or_else(|| {
+                let why = "the credential is a JSON object with username, api_key, certificate_pem and private_key_pem";
+                Error::validation(OPERATION, "credentials_invalid", why)
+            })?;
         credentials.identity().check()?;
         Ok(credentials)
     }
@@ -300,6 +302,10 @@ mod tests {
             (ecs(r#"{"username":"a","api_key":"canary"}"#), "credentials_invalid"),
             (
                 ecs(r#"{"username":"","api_key":"canary","certificate_pem":"a","private_key_pem":"b"}"#),
+                "credentials_invalid",
+            ),
+            (
+                ecs(r#"{"username":"canary","api_key":"","certificate_pem":"a","private_key_pem":"b"}"#),
                 "credentials_invalid",
             ),
             (

@@ -18,7 +18,8 @@
 //! is found among the account's certificates with its common name, by the request or that text. `PENDING` and whatever is
 //! neither issued nor over is pending, approval by a human included. Renewals are further orders: those that Entrust calls
 //! renewals and reissues supersede the former certificate at once, before the new one is served. Revocation finds the
-//! certificate by its serial number; `privilege_withdrawn`, which ECS does not have, becomes `cessationOfOperation`.
+//! certificate by its serial number; of the reasons that ECS does not have, `privilege_withdrawn` becomes
+//! `cessationOfOperation`, and `unspecified` becomes `superseded`.
 //!
 //! Entrust gave its public business to Sectigo in 2025, and browsers no longer trust what its roots issue since; ECS may
 //! serve private and older uses only.
@@ -37,7 +38,7 @@
 //! Verifying domains and organizations; S/MIME and code signing; keys made by Entrust (PKCS#12); holding certificates.
 //!
 //! # Uncertain
-//! No source says these for sure. ECS: that `unspecified` is a reason; that pending orders are in the list, which has no
+//! No source says these for sure. ECS: that pending orders are in the list, which has no
 //! filter for names. Gateway: whether there is a resource for enrolments and actions, and their states while they wait; what
 //! an event holds beside the serial number; another shape of answers (`trackingId`, `certificate`) is read as well.
 //!

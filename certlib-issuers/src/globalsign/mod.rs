@@ -20,7 +20,7 @@
 //! # Orders
 //! A certificate is asked for by one `POST`, whose answer names its serial number; it is pending while HVCA answers 202.
 //! There is no key of idempotency and no field for remarks: after a lost answer, what was issued since is listed
-//! (`/stats/issued`) and compared by public key. Where others are issued by the hundred meanwhile, that takes as many requests.
+//! (`/stats/issued`) and compared by public key; it is asked for again only when it is not listed 15 minutes later. Where others are issued by the hundred meanwhile, that takes as many requests.
 //! The chain comes from `/trustchain`, without the root.
 //!
 //! # What the account needs
@@ -52,6 +52,7 @@ mod policy;
 mod revoke;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use certlib_core::issuer::{
@@ -124,6 +125,11 @@ impl AsyncIssuer for GlobalSign {
 
 #[async_trait]
 impl OrderSearch for GlobalSign {
+    /// Statistics are gathered now and then: how often, nobody says.
+    fn visible_after(&self) -> Duration {
+        Duration::from_secs(15 * 60)
+    }
+
     async fn find(&self, cx: &Context, request: &IssueRequest, since: OffsetDateTime) -> Result<Option<OrderHandle>> {
         self.search(cx, request, since).await
     }

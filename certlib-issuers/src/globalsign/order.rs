@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use certlib_core::bundle::MAX_CLOCK_SKEW;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
 use certlib_core::{CertificateBundle, Context, Error, ErrorClass, Result};
 use certlib_net::Answer;
@@ -15,6 +16,7 @@ use x509_parser::prelude::FromDer as _;
 use super::GlobalSign;
 use super::client::{Call, OPERATION, unanswered};
 use super::policy::Policy;
+use crate::paging::{self, Pages};
 use crate::{keys, triage};
 
 /// How long a policy is used before it is read again.
@@ -163,7 +165,8 @@ impl GlobalSign {
         let public_key = keys::of_request(&request.csr)?;
         let now = cx.clock.now();
         let (mut found, mut unseen) = (Vec::new(), 0_usize);
-        for serial in self.issued(cx, since, now).await? {
+        // The CA's clock may be ahead of ours.
+        for serial in self.issued(cx, since, now + MAX_CLOCK_SKEW).await? {
             let answer = self.read(cx, &serial).await?;
             match answer.status() {
                 // Listed, but not to be seen yet.
@@ -195,20 +198,23 @@ impl GlobalSign {
 
     /// The serial numbers of what was issued in this time.
     async fn issued(&self, cx: &Context, since: OffsetDateTime, till: OffsetDateTime) -> Result<Vec<String>> {
+        let too_wide = || {
+            let why = "too many certificates were issued since the order to look at each; look for it at the CA";
+            Error::permanent(OPERATION, "search_too_wide", why).with("most", SEARCHED)
+        };
         let mut serials = Vec::new();
         let mut from = since;
         while from <= till {
             let to = till.min(from + WINDOW);
+            let mut pages = Pages::new(OPERATION, PAGE);
             for page in 1.. {
-                let listed = self.listed(cx, from, to, page).await?;
-                let is_last = listed.len() < PAGE;
+                let (listed, total) = self.listed(cx, from, to, page).await?;
+                let goes_on = pages.goes_on(listed.iter().map(|listed| listed.serial_number.clone()), total)?;
                 serials.extend(listed.into_iter().filter_map(|listed| serial_in(&listed.serial_number)));
-                if serials.len() > SEARCHED {
-                    let why =
-                        "too many certificates were issued since the order to look at each; look for it at the CA";
-                    return Err(Error::permanent(OPERATION, "search_too_wide", why).with("most", SEARCHED));
+                if serials.len() > SEARCHED || page > SEARCHED / 10 {
+                    return Err(too_wide());
                 }
-                if is_last {
+                if !goes_on {
                     break;
                 }
             }
@@ -219,13 +225,20 @@ impl GlobalSign {
         Ok(serials)
     }
 
-    async fn listed(&self, cx: &Context, from: OffsetDateTime, to: OffsetDateTime, page: usize) -> Result<Vec<Listed>> {
+    /// A page, and how many there are in all.
+    async fn listed(
+        &self,
+        cx: &Context,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+        page: usize,
+    ) -> Result<(Vec<Listed>, Option<usize>)> {
         let (from, to) = (from.unix_timestamp().to_string(), to.unix_timestamp().to_string());
         let (page, per_page) = (page.to_string(), PAGE.to_string());
         let query = [("page", &*page), ("per_page", &*per_page), ("from", &*from), ("to", &*to)];
         let call = Call::get(&["stats", "issued"]).query(&query);
         let answer = self.client.send(cx, &call).await?.success()?;
-        triage::read(&answer)
+        Ok((triage::read(&answer)?, paging::total(&answer, "total-count")))
     }
 }
 

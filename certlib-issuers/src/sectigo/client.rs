@@ -12,6 +12,7 @@ use time::Date;
 use time::macros::format_description;
 
 use super::config::{Proof, SectigoConfig, SectigoCredentials};
+use crate::paging::{self, Pages};
 use crate::triage;
 
 pub(super) const OPERATION: &str = "sectigo";
@@ -19,8 +20,8 @@ pub(super) const OPERATION: &str = "sectigo";
 /// How many orders a list gives at once: the most that it can.
 const PAGE: usize = 200;
 
-/// How many orders are listed, at most.
-const LISTED: usize = 20_000;
+/// How many pages of a list are read, at most.
+const PAGES: usize = 200;
 
 /// The API, with one login.
 #[derive(Debug)]
@@ -105,9 +106,9 @@ impl Client {
 
     /// All orders that the filters let pass.
     pub(super) async fn list(&self, cx: &Context, filters: &[(&str, &str)]) -> Result<Vec<Listed>> {
-        let mut found = Vec::new();
-        let size = PAGE.to_string();
-        for position in (0..LISTED).step_by(PAGE) {
+        let (mut found, mut pages) = (Vec::new(), Pages::new(OPERATION, PAGE));
+        let (size, mut position) = (PAGE.to_string(), 0_usize);
+        for _ in 0..PAGES {
             let start = position.to_string();
             let mut query = vec![("size", size.as_str()), ("position", start.as_str())];
             query.extend_from_slice(filters);
@@ -116,14 +117,17 @@ impl Client {
                 return Err(refused(&answer));
             }
             let page: Vec<Listed> = triage::read(&answer)?;
-            let is_last = page.len() < PAGE;
+            let ids = page.iter().map(|listed| listed.ssl_id.to_string());
+            let goes_on = pages.goes_on(ids, paging::total(&answer, "x-total-count"))?;
+            // A page may have less than it was asked for.
+            position += page.len();
             found.extend(page);
-            if is_last {
+            if !goes_on {
                 return Ok(found);
             }
         }
         let why = "Sectigo lists more orders than can be looked through; does it heed the filter?";
-        Err(Error::permanent(OPERATION, "too_many_orders", why).with("limit", LISTED))
+        Err(Error::permanent(OPERATION, "too_many_orders", why).with("pages", PAGES))
     }
 }
 

@@ -14,8 +14,9 @@
 //!
 //! # Orders
 //! An order is one enrolment, with the reference of certlib's order in its comment. Sectigo has no key of idempotency: an
-//! order whose answer was lost is found among those of the organization with its names, by that comment; where comments are
-//! not shown, by the key of the certificate. Where neither tells, somebody is asked (`order_ambiguous`).
+//! order whose answer was lost is found among those of the organization which do not show other names, by that comment; where
+//! comments are not shown, by the key of the certificate. Where neither tells, it is looked for again for an hour
+//! (`search_incomplete`); then somebody is asked (`order_ambiguous`).
 //!
 //! What is neither issued nor over is pending, approval by a human included; with [`SectigoConfig::approve`] certlib approves
 //! by itself. A certificate that is issued but cannot be collected yet is pending, too. It is collected as `x509`, and put

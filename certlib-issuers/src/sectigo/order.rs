@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use certlib_core::error::codes;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
 use certlib_core::{Context, Error, ErrorClass, Result};
 use certlib_net::Answer;
@@ -14,8 +15,14 @@ use super::client::{self, Listed, OPERATION, Order, Profile, refused};
 use super::config::CertificateType;
 use crate::{chain, keys, triage};
 
-/// How many orders for the same names are looked at, at most: the newest.
-const LOOKED_AT: usize = 100;
+/// How many orders that may be the one are looked at, at most: the newest.
+const LOOKED_AT: usize = 200;
+
+/// After how many orders in a row that are too old nothing newer is expected: ids grow with time.
+const OLD_ONES: usize = 10;
+
+/// How long orders that cannot be told apart are waited for: they may show more of themselves by then.
+const PATIENCE: Duration = Duration::HOUR;
 
 /// What is kept of an order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +43,8 @@ struct Placed {
 enum Match {
     Yes,
     No,
+    /// It was placed before.
+    TooOld,
     /// It shows too little of itself.
     Unknown,
 }
@@ -115,26 +124,39 @@ impl Sectigo {
         request: &IssueRequest,
         since: OffsetDateTime,
     ) -> Result<Option<OrderHandle>> {
-        let Some(name) = request.names.first() else { return Ok(None) };
+        // By nothing else: lists need not show names, nor need filters find those that certlib asks for.
         let organization = self.config.organization_id.to_string();
-        let filters = [("orgId", organization.as_str()), ("subjectAlternativeName", name.as_str())];
-        let mut listed = self.client.list(cx, &filters).await?;
-        listed.retain(|order| has_names(order, &request.names));
+        let mut listed = self.client.list(cx, &[("orgId", organization.as_str())]).await?;
+        listed.retain(|order| may_have_names(order, &request.names));
         listed.sort_by_key(|order| std::cmp::Reverse(order.ssl_id));
-        let (mut found, mut unknown) = (Vec::new(), 0_usize);
-        for order in listed.iter().take(LOOKED_AT) {
-            match self.recognize(cx, request, order.ssl_id, since).await? {
+        let (mut found, mut unknown, mut old) = (Vec::new(), 0_usize, 0_usize);
+        for (number, order) in listed.iter().enumerate() {
+            if old == OLD_ONES {
+                break;
+            }
+            if number == LOOKED_AT {
+                // What was not looked at must not be taken for absent.
+                let why = "too many orders at the CA may be this one to look at each; look for it there";
+                return Err(Error::permanent(OPERATION, "search_too_wide", why).with("most", LOOKED_AT));
+            }
+            let verdict = self.recognize(cx, request, order.ssl_id, since).await?;
+            old = if matches!(verdict, Match::TooOld) { old + 1 } else { 0 };
+            match verdict {
                 Match::Yes => found.push(order.ssl_id),
                 Match::Unknown => unknown += 1,
-                Match::No => {}
+                Match::No | Match::TooOld => {}
             }
         }
         match (found.as_slice(), unknown) {
             ([], 0) => Ok(None),
             ([ssl_id], _) => OrderHandle::encode(&Handle { ssl_id: *ssl_id, submitted: cx.clock.now() }).map(Some),
+            ([], unknown) if cx.clock.now() < since + PATIENCE => {
+                let why = "orders at the CA that may be this one show too little of themselves yet";
+                Err(Error::transient(OPERATION, "search_incomplete", why).with("orders", unknown))
+            }
             (found, unknown) => {
                 let why = "more than one order at the CA may be this one; decline all but one there";
-                let error = Error::validation(OPERATION, "order_ambiguous", why);
+                let error = Error::validation(OPERATION, codes::ORDER_AMBIGUOUS, why);
                 Err(error.with("orders", found.len() + unknown))
             }
         }
@@ -154,7 +176,7 @@ impl Sectigo {
             return Ok(Match::No);
         }
         if !answer.is_success() {
-            return Err(refused(&answer));
+            return unless_hidden(&answer);
         }
         let order: Order = triage::read(&answer)?;
         match order.comments.as_deref().filter(|_| !request.reference.is_empty()) {
@@ -166,18 +188,15 @@ impl Sectigo {
         // A day anywhere on earth.
         let first = (since - Duration::DAY).date();
         if order.requested.as_deref().and_then(client::day).is_some_and(|day| day < first) {
-            return Ok(Match::No);
+            return Ok(Match::TooOld);
         }
         match order.status.as_deref().map(word).unwrap_or_default().as_str() {
             "declined" | "rejected" | "invalid" | "revoked" | "expired" => return Ok(Match::No),
             _ => {}
         }
         let answer = self.client.get(cx, &["ssl", "v1", "collect", &id, "x509"], &[]).await?;
-        if client::is_not_ready(&answer) {
-            return Ok(Match::Unknown);
-        }
         if !answer.is_success() {
-            return Err(refused(&answer));
+            return unless_hidden(&answer);
         }
         let chain = chain::leaf_first(answer.body()).map_err(triage::unreadable)?;
         let is_ours = keys::of_certificate_pem(&chain).as_ref() == Some(&keys::of_request(&request.csr)?);
@@ -266,15 +285,49 @@ fn word(status: &str) -> String {
     status.chars().filter(char::is_ascii_alphanumeric).take(64).map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
-fn has_names(order: &Listed, names: &[String]) -> bool {
-    let listed = order.subject_alternative_names.iter().flatten().chain(&order.common_name);
-    let listed: BTreeSet<String> = listed.map(|name| name.to_ascii_lowercase()).collect();
-    names.iter().all(|name| listed.contains(&name.to_ascii_lowercase()))
+/// A refusal to show one order, or its certificate, is no reason to end a search: entries that were discovered, or that
+/// others manage, cannot be collected.
+fn unless_hidden(answer: &Answer) -> Result<Match> {
+    match answer.status() {
+        400 | 404 | 409 | 410 if refused(answer).class() == ErrorClass::Validation || client::is_not_ready(answer) => {
+            Ok(Match::Unknown)
+        }
+        _ => Err(refused(answer)),
+    }
+}
+
+/// Whether an order can have all these names: unless it shows names, and lacks one. The common name alone is less than all.
+fn may_have_names(order: &Listed, names: &[String]) -> bool {
+    let lower = |name: &String| name.to_ascii_lowercase();
+    let wanted: BTreeSet<String> = names.iter().map(lower).collect();
+    let common = order.common_name.as_ref().filter(|name| !name.is_empty()).map(lower);
+    let mut shown: BTreeSet<String> = order.subject_alternative_names.iter().flatten().map(lower).collect();
+    if shown.is_empty() {
+        return common.is_none_or(|name| wanted.contains(&name));
+    }
+    shown.extend(common);
+    wanted.is_subset(&shown)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_shows_other_names_is_left_out() {
+        let names = ["a.example".to_owned(), "b.example".to_owned()];
+        for (entry, expected) in [
+            (json!({ "sslId": 1 }), true),
+            (json!({ "sslId": 1, "commonName": "", "subjectAlternativeNames": [] }), true),
+            (json!({ "sslId": 1, "commonName": "A.example" }), true),
+            (json!({ "sslId": 1, "commonName": "c.example" }), false),
+            (json!({ "sslId": 1, "commonName": "b.example", "subjectAlternativeNames": ["a.example"] }), true),
+            (json!({ "sslId": 1, "commonName": "a.example", "subjectAlternativeNames": ["c.example"] }), false),
+        ] {
+            let listed: Listed = serde_json::from_value(entry.clone()).unwrap();
+            assert_eq!(may_have_names(&listed, &names), expected, "{entry}");
+        }
+    }
 
     #[test]
     fn statuses_are_words() {

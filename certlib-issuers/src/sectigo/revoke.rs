@@ -13,18 +13,23 @@ use crate::{keys, triage};
 #[async_trait]
 impl Revoker for Sectigo {
     async fn revoke(&self, cx: &Context, bundle: &CertificateBundle, reason: RevocationReason) -> Result<()> {
-        let serial = keys::serial(bundle);
         let body = body(reason);
-        let answer = self.client.post(cx, &["ssl", "v1", "revoke", "serial", &serial], &body).await?;
-        if is_done(&answer) {
-            return Ok(());
-        }
+        let mut answers = Vec::new();
         // It may know the number in another spelling, and say "only issued ones" of what is revoked.
-        if !client::is_unknown(&answer) && client::code(&answer) != Some(-102) {
-            return Err(refused(&answer));
+        for serial in keys::serials(bundle) {
+            let answer = self.client.post(cx, &["ssl", "v1", "revoke", "serial", &serial], &body).await?;
+            if is_done(&answer) {
+                return Ok(());
+            }
+            if !client::is_unknown(&answer) && client::code(&answer) != Some(-102) {
+                return Err(refused(&answer));
+            }
+            answers.push(answer);
         }
         let Some(id) = self.by_serial(cx, bundle).await? else {
-            return Err(refused(&answer));
+            let why = "the account has no certificate with this serial number";
+            let unknown = || Error::validation(OPERATION, "certificate_unknown", why);
+            return Err(answers.last().map_or_else(unknown, refused));
         };
         if self.is_revoked(cx, &id).await? {
             return Ok(());
@@ -37,11 +42,10 @@ impl Revoker for Sectigo {
 impl Sectigo {
     /// The id of the order whose certificate this is.
     async fn by_serial(&self, cx: &Context, bundle: &CertificateBundle) -> Result<Option<String>> {
-        let serial = keys::serial(bundle);
-        let plain = digits(&serial);
+        let plain = digits(&keys::serial(bundle));
         let is_same = |listed: &&Listed| listed.serial_number.as_deref().is_some_and(|serial| digits(serial) == plain);
         // As it is shown, and as it is.
-        for serial in [with_colons(&serial), serial] {
+        for serial in keys::serials(bundle).into_iter().flat_map(|serial| [with_colons(&serial), serial]) {
             let listed = self.client.list(cx, &[("serialNumber", &serial)]).await?;
             if let Some(order) = listed.iter().find(is_same) {
                 return Ok(Some(order.ssl_id.to_string()));

@@ -112,6 +112,30 @@ async fn a_lost_reissue_is_found() {
 }
 
 #[tokio::test]
+async fn a_pending_reissue_is_waited_for_and_nothing_is_bought() {
+    let ca = DigiCertSim::start().await.unwrap();
+    let cx = Context::new("test");
+    let issuer = issuer(&ca, json!({})).await;
+    let former = issue(issuer.as_ref(), &cx, &["a.example.com"]).await;
+    let since = cx.clock.now() + Duration::from_secs(5);
+    ca.set_course(Course::default().pending(100));
+    let (wanted, _) = renewal(&["a.example.com"], &former);
+    ca.inject(Injection::new(Fault::LoseReply).on("POST", "/reissue").times(1));
+    issuer.submit(&cx, &wanted).await.unwrap_err();
+    // The list of reissues does not show it yet.
+    let nothing = Fault::Answer { status: 204, content_type: "application/json".to_owned(), body: String::new() };
+    ca.inject(Injection::new(nothing).on("GET", "/reissue"));
+    let error = search(issuer.as_ref()).find(&cx, &wanted, since).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::IoTransient, "reissue_pending"));
+    let error = issuer.submit(&cx, &wanted).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::IoTransient, "reissue_pending"));
+    assert_eq!(error.effect(), certlib_core::error::Effect::None);
+    assert_eq!(ca.orders().len(), 1, "no new order");
+    ca.clear_faults();
+    assert!(search(issuer.as_ref()).find(&cx, &wanted, since).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_reissue_that_is_rejected_is_not_the_former_certificate() {
     let ca = DigiCertSim::start().await.unwrap();
     let cx = Context::new("test");

@@ -73,6 +73,23 @@ async fn a_revocation_that_waits_for_approval_is_asked_for_once() {
 }
 
 #[tokio::test]
+async fn a_request_for_another_certificate_of_the_order_is_not_this_one() {
+    let ca = DigiCertSim::start().await.unwrap();
+    let cx = Context::new("test");
+    ca.add_key("STANDARD", KeyRole::Standard);
+    let issuer = issuer_with(&ca, "STANDARD", json!({})).await;
+    let former = issue(issuer.as_ref(), &cx).await;
+    let (mut wanted, _) = request(&["a.example.com"]);
+    wanted.replaces = Some(former.leaf_der().to_vec());
+    let current = finish(issuer.as_ref(), &cx, &issuer.submit(&cx, &wanted).await.unwrap()).await;
+    for (bundle, requests) in [(&former, 1), (&current, 2), (&current, 2)] {
+        let error = revoke(issuer.as_ref(), &cx, bundle).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::IoTransient, "approval_pending"));
+        assert_eq!(ca.orders()[0].pending_requests.len(), requests);
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_revoked_says_so() {
     let ca = DigiCertSim::start().await.unwrap();
     let cx = Context::new("test");

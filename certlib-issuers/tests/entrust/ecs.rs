@@ -168,6 +168,30 @@ async fn a_lost_order_is_found() {
 }
 
 #[tokio::test]
+async fn a_lost_order_that_was_declined_is_found_and_rejected() {
+    let desk = ecs_desk(EcsSim::builder().approvals().start().await.unwrap()).await;
+    let request = order();
+    desk.sim.inject(Injection::new(Fault::LoseReply).on("POST", "/certificates").times(1));
+    desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
+    desk.sim.decline(desk.sim.orders()[0].id, "no").unwrap();
+    let handle = desk.find(&request).await.unwrap().expect("it is there");
+    assert_eq!(desk.rejection(&handle).await.code(), "order_rejected");
+}
+
+#[tokio::test]
+async fn short_pages_end_no_list() {
+    let desk = ecs_desk(EcsSim::builder().page(2).start().await.unwrap()).await;
+    for number in 0..5 {
+        let mut other = order();
+        other.reference = format!("other-{number}");
+        desk.submit(&other).await;
+    }
+    let request = order();
+    desk.submit(&request).await;
+    assert!(desk.find(&request).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn the_tracking_text_tells_where_no_request_is_shown() {
     let desk = ecs_desk(EcsSim::builder().pending_polls(9).start().await.unwrap()).await;
     let request = order();
@@ -207,7 +231,7 @@ async fn revoked_for_every_reason_and_twice() {
     let desk = ecs_desk(EcsSim::start().await.unwrap()).await;
     let revoker = desk.issuer.revoker().unwrap();
     for (reason, word) in [
-        (RevocationReason::Unspecified, "unspecified"),
+        (RevocationReason::Unspecified, "superseded"),
         (RevocationReason::KeyCompromise, "keyCompromise"),
         (RevocationReason::AffiliationChanged, "affiliationChanged"),
         (RevocationReason::Superseded, "superseded"),

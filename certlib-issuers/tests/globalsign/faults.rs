@@ -70,6 +70,50 @@ async fn lists_are_read_to_their_end() {
 }
 
 #[tokio::test]
+async fn short_pages_end_no_list() {
+    let ca = GlobalSignSim::builder().page(2).start().await.unwrap();
+    let cx = Context::new("test");
+    let issuer = issuer(&ca, json!({})).await;
+    let since = cx.clock.now() - Duration::from_secs(300);
+    let (wanted, _) = request(&["a.example.com"]);
+    for _ in 0..4 {
+        issuer.submit(&cx, &request(&["b.example.com"]).0).await.unwrap();
+    }
+    issuer.submit(&cx, &wanted).await.unwrap();
+    assert!(search(issuer.as_ref()).find(&cx, &wanted, since).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_pages_is_not_asked_for_ever() {
+    let ca = GlobalSignSim::start().await.unwrap();
+    let cx = Context::new("test");
+    let issuer = issuer(&ca, json!({})).await;
+    let page: Vec<_> = (0..100).map(|serial| json!({ "serial_number": format!("{serial:04X}") })).collect();
+    let body = json!(page).to_string();
+    let same = Fault::Answer { status: 200, content_type: "application/json".to_owned(), body };
+    ca.inject(Injection::new(same).on("GET", "stats/issued"));
+    let since = cx.clock.now() - Duration::from_secs(300);
+    let error = search(issuer.as_ref()).find(&cx, &request(&["a.example.com"]).0, since).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::IoPermanent, "pages_ignored"));
+    assert_eq!(ca.count("GET", "stats/issued"), 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_hides_nothing() {
+    let ahead = || time::OffsetDateTime::now_utc() + time::Duration::minutes(3);
+    let ca = GlobalSignSim::builder().clock(ahead).start().await.unwrap();
+    let cx = Context::new("test");
+    let issuer = issuer(&ca, json!({})).await;
+    let (wanted, _) = request(&["a.example.com"]);
+    ca.inject(Injection::new(Fault::LoseReply).on("POST", "certificates").times(1));
+    issuer.submit(&cx, &wanted).await.unwrap_err();
+    let since = cx.clock.now() - Duration::from_secs(300);
+    let search = search(issuer.as_ref());
+    assert!(search.find(&cx, &wanted, since).await.unwrap().is_some());
+    assert_eq!(search.visible_after(), Duration::from_secs(900));
+}
+
+#[tokio::test]
 async fn an_answer_without_a_serial_number_leaves_the_certificate_to_be_found() {
     let ca = GlobalSignSim::start().await.unwrap();
     let cx = Context::new("test");

@@ -96,7 +96,48 @@ async fn what_shows_nothing_is_left_to_people() {
     lose(&desk, &request).await;
     hide_comments(&desk, "Applied");
     let error = find(&desk, &request).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::IoTransient, "search_incomplete"), "it may pass");
+    desk.clock.advance(std::time::Duration::from_secs(3600));
+    let error = find(&desk, &request).await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Validation, "order_ambiguous"));
+}
+
+#[tokio::test]
+async fn lists_that_show_only_ids_hide_nothing() {
+    for page in [200, 2] {
+        let desk = Desk::new(SectigoSim::builder().short_lists().page(page).start().await.unwrap()).await;
+        for number in 0..5 {
+            let mut other = order();
+            other.reference = format!("other-{number}");
+            desk.submit(&other).await;
+        }
+        let request = order();
+        assert!(find(&desk, &request).await.unwrap().is_none());
+        lose(&desk, &request).await;
+        let handle = find(&desk, &request).await.unwrap().expect("it is there");
+        let ours = desk.collect(&handle).await.fingerprint().to_string();
+        assert_eq!(desk.sim.orders().pop().unwrap().fingerprint, Some(ours));
+        assert_eq!(desk.sim.orders().len(), 6, "no second one");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_collected_does_not_end_the_search() {
+    let desk = Desk::new(SectigoSim::start().await.unwrap()).await;
+    desk.submit(&order()).await;
+    let discovered = desk.sim.orders()[0].id;
+    let answer = |status: u16, body: String| Fault::Answer { status, content_type: "application/json".into(), body };
+    let shown = format!(r#"{{"sslId":{discovered},"status":"Issued"}}"#);
+    desk.sim.inject(Injection::new(answer(200, shown)).on("GET", &format!("/ssl/v1/{discovered}")));
+    let refused = r#"{"code":-1501,"description":"The certificate is not managed."}"#.to_owned();
+    desk.sim.inject(Injection::new(answer(400, refused)).on("GET", &format!("/collect/{discovered}/")));
+    let request = order();
+    let error = find(&desk, &request).await.unwrap_err();
+    assert_eq!(error.code(), "search_incomplete", "it may be the one");
+    lose(&desk, &request).await;
+    let handle = find(&desk, &request).await.unwrap().expect("ours is there as well");
+    let ours = desk.collect(&handle).await.fingerprint().to_string();
+    assert_eq!(desk.sim.orders().pop().unwrap().fingerprint, Some(ours));
 }
 
 #[tokio::test]

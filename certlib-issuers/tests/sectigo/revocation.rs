@@ -44,6 +44,26 @@ async fn by_the_id_where_the_serial_number_is_not_taken() {
 }
 
 #[tokio::test]
+async fn serial_numbers_with_a_zero_in_front() {
+    let desk = Desk::new(SectigoSim::start().await.unwrap()).await;
+    let revoker = desk.issuer.revoker().unwrap();
+    let mut padded = 0;
+    while padded < 3 {
+        let bundle = desk.collect(&desk.submit(&order()).await).await;
+        padded += usize::from(bundle.leaf().serial.starts_with("00"));
+        if padded == 2 {
+            // Only the id leads to it.
+            let body = r#"{"code":-124,"description":"Wrong SSL certificate id."}"#.to_owned();
+            let unknown = Fault::Answer { status: 404, content_type: "application/json".into(), body };
+            desk.sim.inject(Injection::new(unknown).on("POST", "/revoke/serial/"));
+        }
+        revoker.revoke(&desk.cx, &bundle, RevocationReason::Superseded).await.unwrap();
+        assert_eq!(desk.sim.orders().pop().unwrap().status, Status::Revoked);
+        desk.sim.clear_faults();
+    }
+}
+
+#[tokio::test]
 async fn only_issued_ones_may_mean_revoked_already() {
     let desk = Desk::new(SectigoSim::start().await.unwrap()).await;
     let handle = desk.submit(&order()).await;

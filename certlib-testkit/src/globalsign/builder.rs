@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{
     GlobalSignSim,
     course::Course,
-    policy,
+    inventory, policy,
     state::{Settings, State},
 };
 use crate::{
@@ -33,7 +33,9 @@ pub struct GlobalSignSimBuilder {
 
 impl Default for GlobalSignSimBuilder {
     fn default() -> Self {
-        let settings = Settings { token_life: time::Duration::minutes(10), needs_claims: false, quota_status: 422 };
+        let page = inventory::PER_PAGE;
+        let settings =
+            Settings { token_life: time::Duration::minutes(10), needs_claims: false, quota_status: 422, page };
         Self { clock: Clock::default(), settings, policy: policy::default(), quota: 1_000 }
     }
 }
@@ -66,6 +68,12 @@ impl GlobalSignSimBuilder {
     /// What a request is answered with once the quota is used up: no source says. Default 422.
     pub fn quota_status(mut self, status: u16) -> Self {
         self.settings.quota_status = status;
+        self
+    }
+
+    /// The most things on one page of a list, however many are asked for. Default 100.
+    pub fn page(mut self, things: usize) -> Self {
+        self.settings.page = things;
         self
     }
 

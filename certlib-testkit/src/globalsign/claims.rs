@@ -82,7 +82,7 @@ impl State {
                 let wanted = call.param("status");
                 let fits = |claim: &&Claim| wanted.is_none_or(|status| status == claim.status(now));
                 let all = self.claims.iter().filter(|(_, claim)| fits(claim));
-                inventory::page(call, all.map(|(id, claim)| claim.shown(id, now)).collect())
+                inventory::page(call, all.map(|(id, claim)| claim.shown(id, now)).collect(), self.settings.page)
             }
             ("POST", [domain]) => self.claim(domain, call),
             ("GET", [id]) => Ok(Answer::ok(self.known(id)?.shown(id, now))),

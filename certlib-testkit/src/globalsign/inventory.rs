@@ -11,7 +11,7 @@ use super::{
 use crate::api::Call;
 
 /// The most things on one page.
-const PER_PAGE: usize = 100;
+pub(super) const PER_PAGE: usize = 100;
 /// The longest time that one list looks at.
 const WINDOW: Duration = Duration::days(30);
 
@@ -53,16 +53,16 @@ impl State {
                 "not_after": certificate.till.unix_timestamp(),
             })
         });
-        page(call, items.collect())
+        page(call, items.collect(), self.settings.page)
     }
 }
 
-/// The page of all these that is asked for.
-pub(super) fn page(call: &Call, all: Vec<Value>) -> Outcome {
+/// The page of all these that is asked for, with so many entries at most.
+pub(super) fn page(call: &Call, all: Vec<Value>, most: usize) -> Outcome {
     let (page, per_page) = (call.number("page", 1_usize), call.number("per_page", PER_PAGE));
     if page == 0 || per_page == 0 || per_page > PER_PAGE {
         return Err(Refusal::unfit(format!("page, per_page: from 1 on, and at most {PER_PAGE} on a page")));
     }
-    let total = all.len();
+    let (total, per_page) = (all.len(), per_page.min(most));
     Ok(Answer::page(all.into_iter().skip((page - 1).saturating_mul(per_page)).take(per_page).collect(), total))
 }

@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) needs_claims: bool,
     /// What a request is answered with when the quota is used up.
     pub(super) quota_status: u16,
+    /// The most things on one page, however many are asked for.
+    pub(super) page: usize,
 }
 
 /// Says whether a proof of control over a domain can be seen.

@@ -1,6 +1,10 @@
 //! Signing what others ask for: the work of an authority that gets requests instead of names.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use aws_lc_rs::rand;
 use rcgen::{
@@ -17,6 +21,9 @@ use x509_parser::{
 
 use super::TestCa;
 use crate::{Error, Result, tls::fingerprint};
+
+/// Whether the next random serial number has its first bit set.
+static HIGH: AtomicBool = AtomicBool::new(false);
 
 /// What a certificate says besides the key of its request. Everything has a default.
 #[derive(Debug, Clone, Default)]
@@ -113,6 +120,16 @@ impl TestCa {
     }
 }
 
+impl Signed {
+    /// The serial number as DER has it, in hexadecimal: with a zero byte in front where the first bit is set, which would
+    /// make it negative otherwise.
+    #[must_use]
+    pub fn padded_serial(&self) -> String {
+        let is_high = self.serial.starts_with(|digit: char| digit.to_digit(16).is_some_and(|digit| digit >= 8));
+        format!("{}{}", if is_high { "00" } else { "" }, self.serial)
+    }
+}
+
 impl fmt::Debug for Signed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Signed { serial, fingerprint, .. } = self;
@@ -173,11 +190,12 @@ fn alternative(name: &GeneralName<'_>) -> Option<SanType> {
     }
 }
 
-/// Positive, and with no leading zeros to lose.
+/// With no leading zeros to lose; every second one has its first bit set, so that DER puts a zero in front.
 fn random_serial() -> Result<Vec<u8>> {
     let mut serial = vec![0; 16];
     rand::fill(&mut serial).map_err(|_| Error::Crypto(rcgen::Error::RingUnspecified.to_string()))?;
-    serial[0] = serial[0] & 0x7f | 0x40;
+    let is_high = HIGH.fetch_xor(true, Ordering::Relaxed);
+    serial[0] = serial[0] & 0x7f | 0x40 | if is_high { 0x80 } else { 0 };
     Ok(serial)
 }
 
@@ -200,6 +218,15 @@ mod tests {
         let signed = ca.sign(request.as_bytes(), &Terms::default()).unwrap();
         assert_eq!((signed.serial.len(), signed.fingerprint.len()), (32, 64));
         assert!(signed.certificate_der.windows(9).any(|part| part == b"a.example"));
+
+        // Every second one has a zero in front.
+        let padded = [ca.sign(request.as_bytes(), &Terms::default()).unwrap(), signed].map(|one| {
+            let (_, read) = x509_parser::prelude::X509Certificate::from_der(&one.certificate_der).unwrap();
+            let der: String = read.raw_serial().iter().map(|byte| format!("{byte:02X}")).collect();
+            assert_eq!(one.padded_serial(), der);
+            der.len()
+        });
+        assert!(padded.iter().all(|length| [32, 34].contains(length)), "{padded:?}");
 
         let names = Some(vec!["b.example".to_owned()]);
         let decided = Terms { names, serial: Some(vec![0x12, 0xab]), ..Terms::default() };

@@ -29,6 +29,8 @@ pub struct SectigoSimBuilder {
     approvals: bool,
     wants_proof: bool,
     not_ready_code: i64,
+    short_lists: bool,
+    page: Option<usize>,
     chain_order: ChainOrder,
     custom_fields: Vec<(String, bool)>,
 }
@@ -57,6 +59,18 @@ impl SectigoSimBuilder {
     /// The code that says so: 0 (the default), -103, -109, -183 or -1400. The status is always 400.
     pub fn not_ready_code(mut self, code: i64) -> Self {
         self.not_ready_code = code;
+        self
+    }
+
+    /// Lets lists show nothing but ids, and heed no filter for alternative names.
+    pub fn short_lists(mut self) -> Self {
+        self.short_lists = true;
+        self
+    }
+
+    /// The most that a list gives at once, however much it is asked for. Default: 200.
+    pub fn page(mut self, entries: usize) -> Self {
+        self.page = Some(entries);
         self
     }
 
@@ -118,6 +132,8 @@ impl SectigoSimBuilder {
             rejects: false,
             wants_proof: self.wants_proof,
             not_ready_code: self.not_ready_code,
+            short_lists: self.short_lists,
+            page: self.page.unwrap_or(super::call::PAGE),
             chain_order: self.chain_order,
             faults: Vec::new(),
             history: Vec::new(),

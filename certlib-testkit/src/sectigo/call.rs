@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::answer::Refusal;
 
 /// The most that a list gives at once.
-const PAGE: usize = 200;
+pub(super) const PAGE: usize = 200;
 
 /// What a handler gets.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ impl Call {
         value.as_i64().or_else(|| value.as_str()?.parse().ok())
     }
 
-    /// The page that `position` and `size` want.
-    pub(super) fn page<T>(&self, all: Vec<T>) -> Result<(Vec<T>, usize), Refusal> {
+    /// The page that `position` and `size` want, with so many entries at most.
+    pub(super) fn page<T>(&self, all: Vec<T>, most: usize) -> Result<(Vec<T>, usize), Refusal> {
         let number = |name: &str, default: usize| match self.param(name) {
             None => Ok(default),
             Some(text) => text.parse().map_err(|_| Refusal::invalid(name)),
@@ -72,7 +72,7 @@ impl Call {
             return Err(Refusal::invalid("size"));
         }
         let total = all.len();
-        Ok((all.into_iter().skip(position).take(size).collect(), total))
+        Ok((all.into_iter().skip(position).take(size.min(most)).collect(), total))
     }
 }
 

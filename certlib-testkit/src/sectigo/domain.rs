@@ -82,7 +82,7 @@ impl State {
         let wanted = |domain: &&Domain| call.param("name").is_none_or(|part| domain.name.contains(part));
         match (call.method.as_str(), path) {
             ("GET", []) => {
-                let (page, total) = call.page(self.domains.iter().filter(wanted).collect())?;
+                let (page, total) = call.page(self.domains.iter().filter(wanted).collect(), self.page)?;
                 let entries = page.into_iter().map(|domain| json!({ "id": domain.id, "name": domain.name }));
                 Ok(Answer::page(entries.collect(), total))
             }
@@ -128,7 +128,7 @@ impl State {
                         && call.param("dcvStatus").is_none_or(|status| status == domain.status(now))
                         && call.param("orderStatus").is_none_or(|status| status == domain.order_status())
                 };
-                let (page, total) = call.page(self.domains.iter().filter(wanted).collect())?;
+                let (page, total) = call.page(self.domains.iter().filter(wanted).collect(), self.page)?;
                 Ok(Answer::page(page.into_iter().map(|domain| domain.listed(now)).collect(), total))
             }
             ("POST", ["validation", "status"]) => Ok(Answer::ok(self.named(call)?.state(now))),

@@ -60,13 +60,16 @@ impl State {
                 && same("status", entry.status(call.now).as_str())
                 && same("requester", &entry.requester)
                 && same("externalRequester", &entry.external_requester)
-                && call.param("subjectAlternativeName").is_none_or(named)
+                && (self.short_lists || call.param("subjectAlternativeName").is_none_or(named))
                 && call.param("serialNumber").is_none_or(|serial| entry.has_serial(serial))
                 && organization.is_none_or(|id| id == entry.organization)
                 && profile.is_none_or(|id| id == entry.profile.id)
         };
-        let (page, total) = call.page(self.orders.iter().filter(matches).collect())?;
-        Ok(Answer::page(page.into_iter().map(Entry::summary).collect(), total))
+        let (page, total) = call.page(self.orders.iter().filter(matches).collect(), self.page)?;
+        Ok(Answer::page(
+            page.into_iter().map(if self.short_lists { Entry::short } else { Entry::summary }).collect(),
+            total,
+        ))
     }
 
     fn revoke(&mut self, call: &Call, id: i64) -> Outcome {

@@ -115,13 +115,18 @@ impl Entry {
     }
 
     fn serial(&self) -> Option<String> {
-        self.certificate.as_ref().map(|certificate| colons(&certificate.serial))
+        self.certificate.as_ref().map(|certificate| colons(&certificate.padded_serial()))
     }
 
-    /// Whether it has this serial number, however that is written.
+    /// Whether it has this serial number, with or without colons. A zero in front counts.
     pub(super) fn has_serial(&self, serial: &str) -> bool {
-        let plain = |text: &str| text.replace(':', "").trim_start_matches('0').to_ascii_uppercase();
-        self.certificate.as_ref().is_some_and(|certificate| plain(&certificate.serial) == plain(serial))
+        let plain = serial.replace(':', "").to_ascii_uppercase();
+        self.certificate.as_ref().is_some_and(|certificate| certificate.padded_serial() == plain)
+    }
+
+    /// What a list says about it in accounts whose lists are short.
+    pub(super) fn short(&self) -> Value {
+        json!({ "sslId": self.id })
     }
 
     /// What a list says about it.
@@ -193,7 +198,7 @@ impl Entry {
             renew_id: self.renew_id.clone(),
             status: self.status(now),
             names: self.names.clone(),
-            serial: self.certificate.as_ref().map(|certificate| certificate.serial.clone()),
+            serial: self.certificate.as_ref().map(Signed::padded_serial),
             fingerprint: self.certificate.as_ref().map(|certificate| certificate.fingerprint.clone()),
             reason_code: self.reason_code,
             comments: self.comments.clone(),

@@ -66,6 +66,10 @@ pub(super) struct State {
     /// Whether names need a validated domain.
     pub(super) wants_proof: bool,
     pub(super) not_ready_code: i64,
+    /// Whether lists show ids only, and find nothing by alternative names.
+    pub(super) short_lists: bool,
+    /// The most that a list gives at once, whatever it is asked for.
+    pub(super) page: usize,
     pub(super) chain_order: ChainOrder,
     pub(super) faults: Vec<Injection>,
     pub(super) history: Vec<Record>,

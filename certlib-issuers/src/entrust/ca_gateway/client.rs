@@ -12,12 +12,9 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::entrust::config::CaGatewayConfig;
-use crate::triage;
+use crate::{keys, triage};
 
 pub(super) const OPERATION: &str = "entrust.ca_gateway";
-
-/// How many pages of events are read, at most.
-const PAGES: usize = 2000;
 
 /// The gateway, as one client of it sees one authority.
 #[derive(Debug)]
@@ -60,6 +57,13 @@ pub(super) enum InEvent {
     Whole(Certificate),
     /// Otherwise: it has to be asked for.
     Other(serde::de::IgnoredAny),
+}
+
+/// A page of events, and the index of the next one.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) events: Vec<Event>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -119,46 +123,43 @@ impl Client {
         ["v1", "certificate-authorities", self.ca_id.as_str()].into_iter().chain(path.iter().copied())
     }
 
-    /// A certificate by its serial number. `None` if there is none.
+    /// A certificate by its serial number, however that is spelled. `None` if there is none.
     pub(super) async fn certificate(&self, cx: &Context, serial: &str) -> Result<Option<Kept>> {
-        let answer = self.get(cx, &["certificates", serial], &[]).await?;
-        match answer.status() {
-            404 if is_own(&answer) => Ok(None),
-            404 => Err(triage::astray(&answer)),
-            _ if answer.is_success() => triage::read(&answer).map(Some),
-            _ => Err(refused(&answer)),
+        for serial in keys::spellings(serial) {
+            let answer = self.get(cx, &["certificates", &serial], &[]).await?;
+            match answer.status() {
+                404 if is_own(&answer) => {}
+                404 => return Err(triage::astray(&answer)),
+                _ if answer.is_success() => return triage::read(&answer).map(Some),
+                _ => return Err(refused(&answer)),
+            }
         }
+        Ok(None)
     }
 
-    /// What happened since then.
-    pub(super) async fn events(&self, cx: &Context, since: OffsetDateTime) -> Result<Vec<Event>> {
+    /// A page of what happened since then: the first, or the one that the former page named.
+    pub(super) async fn events(&self, cx: &Context, since: OffsetDateTime, index: Option<&str>) -> Result<Events> {
         let since = since.to_offset(time::UtcOffset::UTC);
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
         let start = since.format(format).map_err(|error| {
             Error::permanent(OPERATION, "time_invalid", "a time cannot be written").with_source(error)
         })?;
-        let mut index: Option<String> = None;
-        let mut found = Vec::new();
-        for _ in 0..PAGES {
-            let mut query = vec![("startDate", start.as_str())];
-            query.extend(index.as_deref().map(|index| ("nextPageIndex", index)));
-            let answer = self.get(cx, &["certificate-events"], &query).await?;
-            if answer.status() == 404 && !is_own(&answer) {
-                return Err(triage::astray(&answer));
-            }
-            if !answer.is_success() {
-                return Err(refused(&answer));
-            }
-            let page: Page = triage::read(&answer)?;
-            found.extend(page.events);
-            index = match page.next_page_index {
-                Some(Value::String(text)) if page.more_pages => Some(text),
-                Some(Value::Number(number)) if page.more_pages => Some(number.to_string()),
-                _ => return Ok(found),
-            };
+        let mut query = vec![("startDate", start.as_str())];
+        query.extend(index.map(|index| ("nextPageIndex", index)));
+        let answer = self.get(cx, &["certificate-events"], &query).await?;
+        if answer.status() == 404 && !is_own(&answer) {
+            return Err(triage::astray(&answer));
         }
-        let why = "the gateway has more events than can be looked through";
-        Err(Error::permanent(OPERATION, "too_many_orders", why).with("pages", PAGES))
+        if !answer.is_success() {
+            return Err(refused(&answer));
+        }
+        let page: Page = triage::read(&answer)?;
+        let next = match page.next_page_index {
+            Some(Value::String(text)) if page.more_pages => Some(text),
+            Some(Value::Number(number)) if page.more_pages => Some(number.to_string()),
+            _ => None,
+        };
+        Ok(Events { events: page.events, next })
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use certlib_core::bundle::MAX_CLOCK_SKEW;
+use certlib_core::error::codes;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
 use certlib_core::{CertificateBundle, Context, Effect, Error, ErrorClass, Result};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,11 @@ use crate::entrust::config::is_id;
 use crate::entrust::{common_name, pending, rejected};
 use crate::{chain, keys, triage};
 
+/// How many pages of events are read at once, at most, and how many certificates which they do not show are asked for: by a
+/// poll, which comes again, and by a search, which must see all.
+const POLLED: usize = 100;
+const SEARCHED: usize = 1000;
+
 /// What is kept of an enrolment.
 #[derive(Debug, Serialize, Deserialize)]
 struct Handle {
@@ -26,6 +32,9 @@ struct Handle {
     enrollment: Option<String>,
     /// The certificate's serial number, if it is issued already.
     serial: Option<String>,
+    /// The status that the gateway answered with, where it has said at once that the enrolment is over.
+    #[serde(default)]
+    over: Option<String>,
     /// The public key that was asked for.
     #[serde(with = "crate::base64_bytes")]
     public_key: Vec<u8>,
@@ -87,15 +96,19 @@ impl CaGateway {
         let answered: Answered = triage::read(&answer)?;
         // A certificate that cannot be read here is asked for again by the polls.
         let (enrollment, serial) = (answered.id(), answered.serial().unwrap_or_default());
-        if enrollment.is_none() && serial.is_none() {
+        let over = Some(answered.status().to_ascii_uppercase()).filter(|status| is_over(status));
+        if enrollment.is_none() && serial.is_none() && over.is_none() {
             return Err(says_nothing("the gateway's answer has neither an id nor a certificate"));
         }
-        OrderHandle::encode(&Handle { enrollment, serial, public_key, submitted: cx.clock.now() })
+        OrderHandle::encode(&Handle { enrollment, serial, over, public_key, submitted: cx.clock.now() })
     }
 
     /// Asks how an enrolment stands.
     pub(super) async fn look(&self, cx: &Context, handle: &OrderHandle) -> Result<OrderState> {
         let handle: Handle = handle.decode()?;
+        if let Some(status) = &handle.over {
+            return Ok(rejected(OPERATION, status));
+        }
         if let Some(serial) = &handle.serial {
             return self.collect(cx, &handle, serial).await;
         }
@@ -116,7 +129,7 @@ impl CaGateway {
         let status = answered.status().to_ascii_uppercase();
         match status.as_str() {
             "" => Err(says_nothing("the enrolment has neither a status nor a certificate").with_effect(Effect::None)),
-            "REJECTED" | "DENIED" | "DECLINED" | "FAILED" | "CANCELLED" => Ok(rejected(OPERATION, &status)),
+            status if is_over(status) => Ok(rejected(OPERATION, status)),
             // `ACCEPTED`, `PROCESSING`, `AWAITING_APPROVAL`.
             _ => {
                 tracing::debug!(enrollment = id, status = status.escape_debug().to_string(), "pending");
@@ -132,15 +145,15 @@ impl CaGateway {
             Some(kept) => issued(&kept),
             None if triage::is_new(handle.submitted, cx.clock.now()) => Ok(pending()),
             None => {
-                let why = "the gateway does not know the certificate that it issued";
-                Err(Error::validation(OPERATION, "certificate_unknown", why))
+                let why = "the gateway does not show the certificate that it issued yet";
+                Err(Error::transient(OPERATION, "certificate_not_shown", why))
             }
         }
     }
 
     async fn by_events(&self, cx: &Context, handle: &Handle) -> Result<OrderState> {
         let since = handle.submitted - MAX_CLOCK_SKEW;
-        let found = match self.with_key(cx, &handle.public_key, since).await {
+        let found = match self.with_key(cx, &handle.public_key, since, false).await {
             Err(error)
                 if error.class() == ErrorClass::Validation && triage::is_new(handle.submitted, cx.clock.now()) =>
             {
@@ -162,43 +175,68 @@ impl CaGateway {
         since: OffsetDateTime,
     ) -> Result<Option<OrderHandle>> {
         let public_key = keys::of_request(&request.csr)?;
-        let found = self.with_key(cx, &public_key, since).await?;
+        let found = self.with_key(cx, &public_key, since, true).await?;
         let mut found = found.into_iter();
         match (found.next(), found.len()) {
             (None, _) => Ok(None),
             (serial, 0) => {
-                let handle = Handle { enrollment: None, serial, public_key, submitted: cx.clock.now() };
+                let submitted = cx.clock.now();
+                let handle = Handle { enrollment: None, serial, over: None, public_key, submitted };
                 OrderHandle::encode(&handle).map(Some)
             }
             (_, more) => {
                 let why = "the CA has issued more than one certificate for this key; revoke all but one";
-                Err(Error::validation(OPERATION, "order_ambiguous", why).with("orders", more + 1))
+                Err(Error::validation(OPERATION, codes::ORDER_AMBIGUOUS, why).with("orders", more + 1))
             }
         }
     }
 
-    /// The serial numbers of the certificates with this key to which something happened since then.
-    async fn with_key(&self, cx: &Context, public_key: &[u8], since: OffsetDateTime) -> Result<BTreeSet<String>> {
+    /// The serial numbers of the certificates with this key to which something happened since then: of all, or the first.
+    ///
+    /// # Errors
+    /// As [`Client::events`](super::client::Client::events); `IoTransient` `search_incomplete` when there is more than one
+    /// poll can look at.
+    async fn with_key(
+        &self,
+        cx: &Context,
+        public_key: &[u8],
+        since: OffsetDateTime,
+        all: bool,
+    ) -> Result<BTreeSet<String>> {
         let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
-        for event in self.client.events(cx, since).await? {
-            let shown = event.certificate.as_ref().and_then(InEvent::data).map(str::to_owned);
-            if event.serial_number.as_ref().or(shown.as_ref()).is_some_and(|text| !seen.insert(text.clone())) {
-                continue;
-            }
-            let data = match (shown, event.serial_number) {
-                (Some(data), _) => Some(data),
-                (None, Some(serial)) => {
-                    let kept = self.client.certificate(cx, &serial).await?;
-                    kept.and_then(|kept| kept.certificate.certificate_data)
+        let (mut index, mut asked): (Option<String>, usize) = (None, 0);
+        let most = if all { SEARCHED } else { POLLED };
+        for _ in 0..most {
+            let page = self.client.events(cx, since, index.as_deref()).await?;
+            for event in page.events {
+                let shown = event.certificate.as_ref().and_then(InEvent::data).map(str::to_owned);
+                if event.serial_number.as_ref().or(shown.as_ref()).is_some_and(|text| !seen.insert(text.clone())) {
+                    continue;
                 }
-                (None, None) => None,
-            };
-            let Some(bundle) = data.and_then(|data| read_certificate(&data).ok()) else { continue };
-            if keys::of_certificate_pem(&bundle.leaf_pem()).as_deref() == Some(public_key) {
-                found.insert(keys::serial(&bundle));
+                let data = match (shown, event.serial_number) {
+                    (Some(data), _) => Some(data),
+                    (None, Some(_)) if asked == most => return Err(too_much()),
+                    (None, Some(serial)) => {
+                        asked += 1;
+                        let kept = self.client.certificate(cx, &serial).await?;
+                        kept.and_then(|kept| kept.certificate.certificate_data)
+                    }
+                    (None, None) => None,
+                };
+                let Some(bundle) = data.and_then(|data| read_certificate(&data).ok()) else { continue };
+                if keys::of_certificate_pem(&bundle.leaf_pem()).as_deref() == Some(public_key) {
+                    found.insert(keys::serial(&bundle));
+                    if !all {
+                        return Ok(found);
+                    }
+                }
+            }
+            match page.next {
+                Some(next) if index.as_ref() != Some(&next) => index = Some(next),
+                _ => return Ok(found),
             }
         }
-        Ok(found)
+        Err(too_much())
     }
 
     fn enrolment_body(&self, request: &IssueRequest) -> Result<Value> {
@@ -225,6 +263,16 @@ impl CaGateway {
         }
         Ok(body)
     }
+}
+
+/// Whether a status, in capitals, says that there will be no certificate.
+fn is_over(status: &str) -> bool {
+    matches!(status, "REJECTED" | "DENIED" | "DECLINED" | "FAILED" | "CANCELLED")
+}
+
+fn too_much() -> Error {
+    let why = "the gateway has more events than can be looked through at once; look for the certificate there";
+    Error::transient(OPERATION, "search_incomplete", why)
 }
 
 /// The error for an answer that is JSON, and no more than that.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::CaGateway;
-use super::client::{OPERATION, refused};
+use super::client::{OPERATION, is_own, refused};
 use crate::{keys, triage};
 
 #[derive(Deserialize)]
@@ -24,7 +24,6 @@ struct Action {
 #[async_trait]
 impl Revoker for CaGateway {
     async fn revoke(&self, cx: &Context, bundle: &CertificateBundle, reason: RevocationReason) -> Result<()> {
-        let serial = keys::serial(bundle);
         let body = json!({ "action": {
             "type": "RevokeAction",
             "reason": name_of(reason),
@@ -32,7 +31,14 @@ impl Revoker for CaGateway {
             "issueCrl": false,
             "succeedIfAlreadyInRequestedState": true,
         } });
-        let answer = self.client.post(cx, &["certificates", &serial, "actions"], &body).await?;
+        let mut serial = keys::serial(bundle);
+        let mut answer = self.client.post(cx, &["certificates", &serial, "actions"], &body).await?;
+        for other in keys::serials(bundle).into_iter().skip(1) {
+            if answer.status() == 404 && is_own(&answer) {
+                answer = self.client.post(cx, &["certificates", &other, "actions"], &body).await?;
+                serial = other;
+            }
+        }
         if !answer.is_success() {
             return Err(refused(&answer));
         }

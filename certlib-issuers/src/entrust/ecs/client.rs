@@ -11,15 +11,16 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::entrust::config::{EcsConfig, EcsCredentials};
+use crate::paging::Pages;
 use crate::triage;
 
 pub(super) const OPERATION: &str = "entrust.ecs";
 
-/// How many certificates a list gives at once: the most that it can.
-const PAGE: usize = 1000;
+/// How many certificates a list is asked for at once: it could give a thousand, in an answer longer than need be.
+const PAGE: usize = 200;
 
-/// How many certificates are listed, at most.
-const LISTED: usize = 100_000;
+/// How many pages of a list are read, at most.
+const PAGES: usize = 500;
 
 /// The API, with one user and their certificate.
 #[derive(Debug)]
@@ -62,6 +63,12 @@ pub(super) struct Listed {
 struct Page {
     #[serde(default)]
     certificates: Vec<Listed>,
+    summary: Option<Summary>,
+}
+
+#[derive(Deserialize)]
+struct Summary {
+    total: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -108,9 +115,10 @@ impl Client {
     /// All certificates and orders that the filters let pass.
     pub(super) async fn list(&self, cx: &Context, filters: &[(&str, &str)]) -> Result<Vec<Listed>> {
         let limit = PAGE.to_string();
-        let mut found = Vec::new();
-        for offset in (0..LISTED).step_by(PAGE) {
-            let offset = offset.to_string();
+        let (mut found, mut pages) = (Vec::new(), Pages::new(OPERATION, PAGE));
+        for _ in 0..PAGES {
+            // A page may have less than it was asked for.
+            let offset = found.len().to_string();
             let mut query = vec![("limit", limit.as_str()), ("offset", offset.as_str())];
             query.extend_from_slice(filters);
             let answer = self.get(cx, &["certificates"], &query).await?;
@@ -118,14 +126,16 @@ impl Client {
                 return Err(refused(&answer));
             }
             let page: Page = triage::read(&answer)?;
-            let is_last = page.certificates.len() < PAGE;
+            let total = page.summary.and_then(|summary| summary.total);
+            let ids = page.certificates.iter().map(|listed| listed.tracking_id.to_string());
+            let goes_on = pages.goes_on(ids, total)?;
             found.extend(page.certificates);
-            if is_last {
+            if !goes_on {
                 return Ok(found);
             }
         }
         let why = "Entrust lists more certificates than can be looked through";
-        Err(Error::permanent(OPERATION, "too_many_orders", why).with("limit", LISTED))
+        Err(Error::permanent(OPERATION, "too_many_orders", why).with("pages", PAGES))
     }
 }
 

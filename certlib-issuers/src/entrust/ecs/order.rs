@@ -1,5 +1,6 @@
 //! Orders: placing them, asking how they stand, finding them again.
 
+use certlib_core::error::codes;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
 use certlib_core::{Context, Error, Result};
 use certlib_net::Answer;
@@ -87,11 +88,16 @@ impl Ecs {
             }
         }
         match found.as_slice() {
+            [] if listed.len() > LOOKED_AT => {
+                // What was not looked at must not be taken for absent.
+                let why = "too many orders at the CA may be this one to look at each; look for it there";
+                Err(Error::permanent(OPERATION, "search_too_wide", why).with("most", LOOKED_AT))
+            }
             [] => Ok(None),
             [id] => OrderHandle::encode(&Handle { tracking_id: *id, submitted: cx.clock.now() }).map(Some),
             found => {
                 let why = "more than one order at the CA is this one; decline all but one there";
-                Err(Error::validation(OPERATION, "order_ambiguous", why).with("orders", found.len()))
+                Err(Error::validation(OPERATION, codes::ORDER_AMBIGUOUS, why).with("orders", found.len()))
             }
         }
     }
@@ -159,7 +165,8 @@ fn issued_chain(certificate: &Certificate) -> Result<Option<String>> {
 /// Whether a listed order can be one for this common name that was placed since then.
 fn may_be(order: &Listed, name: &str, since: OffsetDateTime) -> bool {
     let is_older = order.issue_date_time.as_deref().and_then(client::moment).is_some_and(|issued| issued < since);
-    let is_over = matches!(order.status.as_deref(), Some("DECLINED" | "EXPIRED" | "UNKNOWN"));
+    // One that was declined is found, so that its rejection is told: it must not be placed again.
+    let is_over = order.status.as_deref() == Some("EXPIRED");
     // What shows no name is looked at.
     let has_name = order.dn.as_deref().is_none_or(|dn| {
         let parts = dn.split(',').filter_map(|part| part.trim().split_once('='));
@@ -199,7 +206,8 @@ mod tests {
             (listed(None, "PENDING", None), true),
             (listed(Some("cn=b.example"), "PENDING", None), false),
             (listed(Some("cn=a.example"), "ACTIVE", Some("2026-01-31T11:00:00Z")), false),
-            (listed(Some("cn=a.example"), "DECLINED", None), false),
+            (listed(Some("cn=a.example"), "DECLINED", None), true),
+            (listed(Some("cn=a.example"), "EXPIRED", None), false),
         ] {
             assert_eq!(may_be(&order, "a.example", since), expected, "{order:?}");
         }

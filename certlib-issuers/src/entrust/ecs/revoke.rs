@@ -38,10 +38,10 @@ impl Revoker for Ecs {
 
 fn name_of(reason: RevocationReason) -> &'static str {
     match reason {
-        RevocationReason::Unspecified => "unspecified",
         RevocationReason::KeyCompromise => "keyCompromise",
         RevocationReason::AffiliationChanged => "affiliationChanged",
-        RevocationReason::Superseded => "superseded",
+        // Entrust wants one of four reasons; this one says nothing bad of the key or its owner.
+        RevocationReason::Superseded | RevocationReason::Unspecified => "superseded",
         RevocationReason::CessationOfOperation | RevocationReason::PrivilegeWithdrawn => "cessationOfOperation",
     }
 }

@@ -67,7 +67,7 @@ impl Certificate {
         };
         let mut body = json!({
             "status": status,
-            "serialNumber": self.signed.serial,
+            "serialNumber": self.signed.padded_serial(),
             "issuerName": "CN=Simulated CA Gateway issuing authority",
             "subjectName": format!("CN={name}"),
             "validityPeriod": format!("{}/{}", period::shown(self.from), period::shown(self.until)),
@@ -89,13 +89,15 @@ impl State {
     }
 
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
-        self.position(serial).is_ok_and(|at| self.certificates[at].standing == Standing::Revoked)
+        let plain = |text: &str| text.trim_start_matches('0').to_ascii_uppercase();
+        let found = self.certificates.iter().find(|known| plain(&known.signed.serial) == plain(serial));
+        found.is_some_and(|known| known.standing == Standing::Revoked)
     }
 
-    /// Serial numbers may be written in both cases, and with zeros in front.
+    /// Serial numbers may be written in both cases; a zero in front counts.
     fn position(&self, serial: &str) -> Result<usize, Refusal> {
-        let plain = |text: &str| text.trim_start_matches('0').to_ascii_uppercase();
-        let found = self.certificates.iter().position(|known| plain(&known.signed.serial) == plain(serial));
+        let serial = serial.to_ascii_uppercase();
+        let found = self.certificates.iter().position(|known| known.signed.padded_serial() == serial);
         found.ok_or_else(|| Refusal::not_found("The certificate"))
     }
 
@@ -118,7 +120,7 @@ impl State {
         let id = format!("action-{}", self.last_id);
         let status = if !refused && (excused || possible && !reached) { "ACCEPTED" } else { "REJECTED" };
         let (kind, reason) = (kind.to_owned(), reason.to_owned());
-        let serial = self.certificates[at].signed.serial.clone();
+        let serial = self.certificates[at].signed.padded_serial();
         let polls = self.action_polls;
         self.actions.push(Action { id: id.clone(), kind, serial, reason, polls, status });
         if status == "ACCEPTED" && polls == 0 {
@@ -198,7 +200,7 @@ impl State {
         let shown = found.iter().skip(begin).take(self.page).map(|event| {
             let date = period::shown(event.at);
             let mut body = json!({ "action": event.action, "eventDate": date, "serialNumber": event.serial });
-            let certificate = self.certificates.iter().find(|known| known.signed.serial == event.serial);
+            let certificate = self.certificates.iter().find(|known| known.signed.padded_serial() == event.serial);
             if let (Value::Object(map), Some(certificate), false) = (&mut body, certificate, without) {
                 map.insert("certificate".to_owned(), STANDARD.encode(&certificate.signed.certificate_der).into());
             }

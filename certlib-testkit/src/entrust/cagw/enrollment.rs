@@ -163,8 +163,7 @@ impl State {
 
     pub(super) fn snapshots(&self) -> Vec<CagwEnrollment> {
         let shown = |entry: &Entry| {
-            let certificate =
-                self.certificates.iter().find(|known| Some(&known.signed.serial) == entry.serial.as_ref());
+            let certificate = self.certificates.iter().find(|known| Some(known.signed.padded_serial()) == entry.serial);
             CagwEnrollment {
                 id: entry.id.clone(),
                 status: entry.status,
@@ -186,7 +185,7 @@ impl State {
         let entry = self.find(id)?;
         let (status, with_chain, serial) = (entry.status, entry.with_chain, entry.serial.clone());
         let mut enrollment = json!({ "id": id, "status": status.as_str(), "properties": {} });
-        let certificate = self.certificates.iter().find(|known| Some(&known.signed.serial) == serial.as_ref());
+        let certificate = self.certificates.iter().find(|known| Some(known.signed.padded_serial()) == serial);
         if let (Value::Object(map), Some(certificate)) = (&mut enrollment, certificate) {
             map.insert("body".to_owned(), STANDARD.encode(&certificate.signed.certificate_der).into());
             if with_chain {
@@ -214,9 +213,9 @@ impl State {
             entry.status = CagwStatus::Rejected;
             return Ok(());
         };
-        (entry.status, entry.serial) = (CagwStatus::Completed, Some(signed.serial.clone()));
+        (entry.status, entry.serial) = (CagwStatus::Completed, Some(signed.padded_serial()));
         let (from, until) = (terms.not_before.unwrap_or(now), terms.not_after.unwrap_or(now));
-        self.note("issued", &signed.serial, now);
+        self.note("issued", &signed.padded_serial(), now);
         let standing = Standing::Normal;
         self.certificates.push(Certificate { signed, names, from, until, standing, reason: None, revoked: None });
         Ok(())

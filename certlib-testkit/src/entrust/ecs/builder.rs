@@ -23,6 +23,7 @@ pub struct EcsSimBuilder {
     approvals: bool,
     inventory: Option<u32>,
     domains: Vec<String>,
+    page: Option<usize>,
 }
 
 impl EcsSimBuilder {
@@ -42,6 +43,12 @@ impl EcsSimBuilder {
     /// How many certificates can be ordered. Default: any number.
     pub fn inventory(mut self, certificates: u32) -> Self {
         self.inventory = Some(certificates);
+        self
+    }
+
+    /// The most that a list gives at once, however much it is asked for. Default: 1000.
+    pub fn page(mut self, entries: usize) -> Self {
+        self.page = Some(entries);
         self
     }
 
@@ -74,6 +81,7 @@ impl EcsSimBuilder {
             polls: self.polls,
             approvals: self.approvals,
             declines: false,
+            page: self.page.unwrap_or(super::state::PAGE),
             last_id: 123_455,
         };
         let state = Arc::new(Mutex::new(state));

@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// The most that a list gives at once.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 /// Why certificates can be revoked.
-const REASONS: [&str; 5] = ["unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"];
+const REASONS: [&str; 4] = ["keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"];
 
 /// An organisation; each has a client of its own.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) approvals: bool,
     /// Whether new orders are declined.
     pub(super) declines: bool,
+    /// The most that a list gives at once, whatever it is asked for.
+    pub(super) page: usize,
     pub(super) last_id: i64,
 }
 
@@ -193,7 +195,8 @@ impl State {
                 && same("certType", &entry.wish.kind)
         };
         let found: Vec<&Entry> = self.orders.iter().filter(wanted).collect();
-        let page: Vec<Value> = found.iter().skip(offset).take(limit).map(|entry| entry.summary(call.now)).collect();
+        let page: Vec<Value> =
+            found.iter().skip(offset).take(limit.min(self.page)).map(|entry| entry.summary(call.now)).collect();
         let summary = json!({
             "timestamp": period::shown(call.now),
             "elapsed": 7,

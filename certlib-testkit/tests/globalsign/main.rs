@@ -73,7 +73,9 @@ async fn a_certificate_is_asked_for_awaited_and_revoked() {
     assert!(has_key(pem, &key));
     let der = pem::parse(pem).unwrap().into_contents();
     let (_, leaf) = X509Certificate::from_der(&der).unwrap();
-    assert_eq!(leaf.raw_serial_as_string().replace(':', "").to_uppercase(), serial);
+    // DER has a zero in front of numbers whose first bit is set.
+    let shown = leaf.raw_serial_as_string().replace(':', "").to_uppercase();
+    assert_eq!(shown.strip_prefix("00").unwrap_or(&shown), serial);
     let seen = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len();
     assert_eq!(
         (seen, leaf.validity().not_after.timestamp() - leaf.validity().not_before.timestamp()),

@@ -92,7 +92,7 @@ async fn refusals_of_enrolments_place_nothing() {
     for (fault, class, effect) in [
         (refusal(400), ErrorClass::Validation, Effect::None),
         (Fault::Broken { status: 500 }, ErrorClass::IoTransient, Effect::Possible),
-        (Fault::Throttled { retry_after: None }, ErrorClass::IoTransient, Effect::None),
+        (Fault::RateLimited { retry_after: None }, ErrorClass::IoTransient, Effect::None),
         (Fault::LoseRequest, ErrorClass::Network, Effect::Possible),
     ] {
         desk.sim.inject(Injection::new(fault.clone()).times(1));
@@ -109,9 +109,9 @@ async fn storms_and_garbage_lose_nothing() {
         let desk = gateway_desk(CagwSim::builder().pending_polls(polls).start().await.unwrap()).await;
         let handle = desk.submit(&order()).await;
         let wait = Duration::from_secs(42);
-        desk.sim.inject(Injection::new(Fault::Throttled { retry_after: Some(wait) }).times(1));
+        desk.sim.inject(Injection::new(Fault::RateLimited { retry_after: Some(wait) }).times(1));
         assert_eq!(desk.poll(&handle).await.unwrap_err().retry_after(), Some(wait));
-        for fault in [Fault::Broken { status: 502 }, Fault::Unavailable, Fault::LoseRequest] {
+        for fault in [Fault::Broken { status: 502 }, Fault::Maintenance, Fault::LoseRequest] {
             desk.sim.inject(Injection::new(fault.clone()).times(1));
             assert!(desk.poll(&handle).await.unwrap_err().class().is_retryable(), "{fault:?}");
         }
@@ -197,7 +197,7 @@ async fn a_lost_enrolment_is_found_among_the_events() {
 async fn an_answer_that_cannot_be_read_is_a_lost_one() {
     let desk = gateway_desk(CagwSim::start().await.unwrap()).await;
     let request = order();
-    desk.sim.inject(Injection::new(Fault::Malformed).on("POST", "").times(1));
+    desk.sim.inject(Injection::new(Fault::Garbled).on("POST", "").times(1));
     let error = desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
     assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
     assert!(desk.find(&request).await.unwrap().is_some());

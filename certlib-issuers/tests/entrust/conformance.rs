@@ -66,7 +66,7 @@ impl CaFixture for EcsCa {
         match fault {
             CaFault::LoseAnswers => sim.inject(Injection::new(Fault::LoseReply).on("POST", "/certificates")),
             CaFault::Status { status, retry_after } => sim.inject(question(answered(status, retry_after))),
-            CaFault::Garbage => sim.inject(question(Fault::Malformed)),
+            CaFault::Garbage => sim.inject(question(Fault::Garbled)),
             CaFault::WrongNames => sim.spoil_next(Flaw::OtherNames),
             _ => {}
         }
@@ -143,7 +143,7 @@ impl CaFixture for GatewayCa {
         match fault {
             CaFault::LoseAnswers => sim.inject(Injection::new(Fault::LoseReply).on("POST", "/enrollments")),
             CaFault::Status { status, retry_after } => sim.inject(question(answered(status, retry_after))),
-            CaFault::Garbage => sim.inject(question(Fault::Malformed)),
+            CaFault::Garbage => sim.inject(question(Fault::Garbled)),
             CaFault::WrongNames => sim.spoil_next(Flaw::OtherNames),
             _ => {}
         }
@@ -160,9 +160,9 @@ impl CaFixture for GatewayCa {
 
 fn answered(status: u16, retry_after: Option<Duration>) -> Fault {
     match status {
-        401 => Fault::BadCredentials,
+        401 => Fault::Unauthorized,
         403 => Fault::Forbidden,
-        429 => Fault::Throttled { retry_after },
+        429 => Fault::RateLimited { retry_after },
         500.. => Fault::Broken { status },
         _ => refusal(status),
     }

@@ -89,7 +89,7 @@ async fn refusals_of_orders_place_nothing() {
     for (fault, class, effect) in [
         (refusal(400), ErrorClass::Validation, Effect::None),
         (Fault::Broken { status: 500 }, ErrorClass::IoTransient, Effect::Possible),
-        (Fault::Throttled { retry_after: None }, ErrorClass::IoTransient, Effect::None),
+        (Fault::RateLimited { retry_after: None }, ErrorClass::IoTransient, Effect::None),
         (Fault::LoseRequest, ErrorClass::Network, Effect::Possible),
     ] {
         desk.sim.inject(Injection::new(fault.clone()).times(1));
@@ -105,13 +105,13 @@ async fn storms_and_garbage_lose_nothing() {
     let desk = ecs_desk(EcsSim::start().await.unwrap()).await;
     let handle = desk.submit(&order()).await;
     let wait = Duration::from_secs(42);
-    desk.sim.inject(Injection::new(Fault::Throttled { retry_after: Some(wait) }).times(1));
+    desk.sim.inject(Injection::new(Fault::RateLimited { retry_after: Some(wait) }).times(1));
     assert_eq!(desk.poll(&handle).await.unwrap_err().retry_after(), Some(wait));
-    for fault in [Fault::Broken { status: 502 }, Fault::Unavailable, Fault::LoseReply, page(404)] {
+    for fault in [Fault::Broken { status: 502 }, Fault::Maintenance, Fault::LoseReply, page(404)] {
         desk.sim.inject(Injection::new(fault.clone()).times(1));
         assert!(desk.poll(&handle).await.unwrap_err().class().is_retryable(), "{fault:?}");
     }
-    for fault in [Fault::Malformed, page(200)] {
+    for fault in [Fault::Garbled, page(200)] {
         desk.sim.inject(Injection::new(fault).times(1));
         let error = desk.poll(&handle).await.unwrap_err();
         assert_eq!((error.class(), error.code()), (ErrorClass::IoPermanent, "answer_invalid"));
@@ -220,7 +220,7 @@ async fn two_of_the_same_are_ambiguous() {
 async fn an_answer_that_cannot_be_read_is_a_lost_one() {
     let desk = ecs_desk(EcsSim::start().await.unwrap()).await;
     let request = order();
-    desk.sim.inject(Injection::new(Fault::Malformed).on("POST", "").times(1));
+    desk.sim.inject(Injection::new(Fault::Garbled).on("POST", "").times(1));
     let error = desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
     assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
     assert!(desk.find(&request).await.unwrap().is_some());

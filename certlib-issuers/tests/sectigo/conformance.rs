@@ -65,7 +65,7 @@ impl CaFixture for Ca {
         match fault {
             CaFault::LoseAnswers => sim.inject(Injection::new(Fault::LoseReply).on("POST", "/ssl/v1/enroll")),
             CaFault::Status { status, retry_after } => sim.inject(question(answered(status, retry_after))),
-            CaFault::Garbage => sim.inject(question(Fault::Malformed)),
+            CaFault::Garbage => sim.inject(question(Fault::Garbled)),
             CaFault::WrongNames => sim.spoil_next(Flaw::OtherNames),
             _ => {}
         }
@@ -86,10 +86,10 @@ impl CaFixture for Ca {
 fn answered(status: u16, retry_after: Option<std::time::Duration>) -> Fault {
     let json = |body: &str| Fault::Answer { status, content_type: "application/json".into(), body: body.into() };
     match status {
-        401 => Fault::BadCredentials,
+        401 => Fault::Unauthorized,
         403 => Fault::Forbidden,
         404 => json(r#"{"code":-124,"description":"Wrong SSL certificate id."}"#),
-        429 => Fault::Throttled { retry_after },
+        429 => Fault::RateLimited { retry_after },
         500.. => Fault::Broken { status },
         _ => json(r#"{"code":-1601,"description":"Field has invalid value."}"#),
     }

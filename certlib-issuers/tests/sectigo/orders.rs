@@ -156,7 +156,7 @@ async fn refusals_of_orders_have_classes() {
         (answer(400, -3), ErrorClass::Auth, Effect::None),
         (answer(400, -36), ErrorClass::Validation, Effect::None),
         (Fault::Broken { status: 500 }, ErrorClass::IoTransient, Effect::Possible),
-        (Fault::Throttled { retry_after: None }, ErrorClass::IoTransient, Effect::None),
+        (Fault::RateLimited { retry_after: None }, ErrorClass::IoTransient, Effect::None),
         (Fault::LoseRequest, ErrorClass::Network, Effect::Possible),
     ] {
         desk.sim.inject(Injection::new(fault.clone()).times(1));
@@ -173,13 +173,13 @@ async fn storms_leave_the_order_pending() {
     let handle = desk.submit(&order()).await;
     let wait = Duration::from_secs(42);
     for fault in [
-        Fault::Throttled { retry_after: Some(wait) },
+        Fault::RateLimited { retry_after: Some(wait) },
         Fault::Broken { status: 500 },
-        Fault::Unavailable,
+        Fault::Maintenance,
         Fault::LoseRequest,
         Fault::LoseReply,
     ] {
-        let is_throttled = matches!(fault, Fault::Throttled { .. });
+        let is_throttled = matches!(fault, Fault::RateLimited { .. });
         desk.sim.inject(Injection::new(fault.clone()).times(1));
         let error = desk.poll(&handle).await.unwrap_err();
         assert!(error.class().is_retryable(), "{fault:?}: {error}");
@@ -216,7 +216,7 @@ async fn what_cannot_be_read_fails_and_loses_nothing() {
     let handle = desk.submit(&order()).await;
     let page = || Fault::Answer { status: 200, content_type: "text/html".into(), body: "<html>secret</html>".into() };
     for injection in [
-        Injection::new(Fault::Malformed).times(1),
+        Injection::new(Fault::Garbled).times(1),
         Injection::new(page()).times(1),
         Injection::new(page()).on("GET", "/collect/").times(1),
     ] {

@@ -55,7 +55,7 @@ async fn a_lost_order_is_found_by_its_comment() {
 async fn an_answer_that_cannot_be_read_is_a_lost_one() {
     let desk = Desk::new(SectigoSim::start().await.unwrap()).await;
     let request = order();
-    desk.sim.inject(Injection::new(Fault::Malformed).on("POST", "/enroll").times(1));
+    desk.sim.inject(Injection::new(Fault::Garbled).on("POST", "/enroll").times(1));
     let error = desk.issuer.submit(&desk.cx, &request).await.unwrap_err();
     assert_eq!((error.code(), error.effect()), ("answer_invalid", Effect::Possible));
     assert!(find(&desk, &request).await.unwrap().is_some());
@@ -155,9 +155,9 @@ async fn a_search_that_fails_says_so() {
     let request = order();
     lose(&desk, &request).await;
     for (fault, class) in [
-        (Fault::Unavailable, ErrorClass::IoTransient),
+        (Fault::Maintenance, ErrorClass::IoTransient),
         (Fault::Forbidden, ErrorClass::Auth),
-        (Fault::Malformed, ErrorClass::IoPermanent),
+        (Fault::Garbled, ErrorClass::IoPermanent),
         (Fault::LoseReply, ErrorClass::Network),
     ] {
         desk.sim.inject(Injection::new(fault).times(1));

@@ -87,7 +87,7 @@ impl Injection {
 }
 
 /// The fault that a request meets, if any; counts it.
-pub(super) fn meet(faults: &mut Vec<Injection>, method: &str, path: &str) -> Option<Fault> {
+pub(crate) fn meet(faults: &mut Vec<Injection>, method: &str, path: &str) -> Option<Fault> {
     let mut met = None;
     for injection in faults.iter_mut().filter(|injection| injection.concerns(method, path)) {
         if injection.skip > 0 {

@@ -10,7 +10,8 @@ mod server;
 pub(crate) use self::{
     call::Call,
     clock::Clock,
-    server::{Api, Gateway, random_hex},
+    fault::meet,
+    server::{Api, Gateway, halved, random_hex},
 };
 pub use self::{
     fault::{Fault, Injection},

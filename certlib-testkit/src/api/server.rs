@@ -90,10 +90,7 @@ impl<A: Api> Handler for Gateway<A> {
                 self.carry_out(call.as_ref());
                 None
             }
-            Some(Fault::Truncated) => {
-                let response = self.carry_out(call.as_ref());
-                Some(response.map(|body| body.slice(..body.len() / 2)))
-            }
+            Some(Fault::Truncated) => Some(halved(self.carry_out(call.as_ref()))),
             Some(Fault::Garbled) => {
                 let response = self.carry_out(call.as_ref());
                 Some(response.map(|_| Bytes::from_static(b"upstream connect error or disconnect/reset before headers")))
@@ -122,6 +119,11 @@ fn instead<A: Api>(fault: Fault) -> Response<Bytes> {
         Fault::Forbidden => A::refusal(403),
         _ => page(503, "Service Unavailable"),
     }
+}
+
+/// An answer without the second half of its body.
+pub(crate) fn halved(response: Response<Bytes>) -> Response<Bytes> {
+    response.map(|body| body.slice(..body.len() / 2))
 }
 
 /// A page such as a proxy in front of an API makes.

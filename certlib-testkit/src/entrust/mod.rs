@@ -10,7 +10,7 @@
 //!
 //! # async fn example() -> certlib_testkit::Result<()> {
 //! let sim = EcsSim::builder().pending_polls(2).start().await?;
-//! sim.inject(Injection::new(Fault::Unavailable).on("GET", "/application/version").times(1));
+//! sim.inject(Injection::new(Fault::Maintenance).on("GET", "/application/version").times(1));
 //! // Give sim.url(), the user with the key, and the client certificate to what is to be tested.
 //! let http = tls::http_client(sim.ca_pem())?;
 //! let version = || http.get(format!("{}/application/version", sim.url())).basic_auth(EcsSim::USER, Some(EcsSim::KEY));
@@ -26,7 +26,6 @@
 mod cagw;
 mod call;
 mod ecs;
-mod fault;
 mod history;
 mod period;
 mod server;
@@ -36,9 +35,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use self::{
     cagw::{CagwEnrollment, CagwSim, CagwSimBuilder, CagwStatus},
     ecs::{EcsOrder, EcsSim, EcsSimBuilder, EcsStatus},
-    fault::{Fault, Injection},
     history::Record,
 };
+pub use crate::api::{Fault, Injection};
 
 /// Locks a mutex; a test that panicked elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,14 +7,10 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use time::OffsetDateTime;
 
-use super::{
-    call::Answer,
-    fault::{self, Fault, Injection},
-    history::Record,
-    lock,
-};
+use super::{call::Answer, history::Record, lock};
 use crate::{
     Error, Result,
+    api::{self, Fault, Injection},
     http_server::{Handler, Peer},
     pki::{Issued, TestCa},
 };
@@ -77,12 +73,14 @@ pub(super) struct Gateway<S>(pub(super) Arc<Mutex<S>>);
 impl<S: Service> Handler for Gateway<S> {
     async fn answer(self: Arc<Self>, peer: Peer, request: Request<Bytes>) -> Option<Response<Bytes>> {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
-        let fault = fault::meet(&mut lock(&self.0).desk().faults, &method, &path);
+        let fault = api::meet(&mut lock(&self.0).desk().faults, &method, &path);
         if let Some(Fault::Slow(by)) = fault {
             tokio::time::sleep(by).await;
         }
+        let half = fault == Some(Fault::Truncated);
         let mut service = lock(&self.0);
         let response = meet(&mut *service, &peer, &request, fault).map(render);
+        let response = response.map(|response| if half { api::halved(response) } else { response });
         let desk = service.desk();
         let record = Record {
             method,
@@ -101,18 +99,18 @@ impl<S: Service> Handler for Gateway<S> {
 /// The answer to a request that meets a fault, or none; `None` cuts the connection.
 fn meet<S: Service>(service: &mut S, peer: &Peer, request: &Request<Bytes>, fault: Option<Fault>) -> Option<Answer> {
     Some(match fault {
-        None | Some(Fault::Slow(_)) => service.handle(peer, request),
-        Some(Fault::Throttled { retry_after }) => {
+        None | Some(Fault::Slow(_) | Fault::Truncated) => service.handle(peer, request),
+        Some(Fault::RateLimited { retry_after }) => {
             let retry_after = retry_after.map(|after| after.as_secs());
             Answer { retry_after, ..S::refuse(429, "Too many requests") }
         }
         Some(Fault::Broken { status }) => S::refuse(status, "Internal error"),
-        Some(Fault::Unavailable) => Answer::text(503, "text/html", UNAVAILABLE),
-        Some(Fault::Malformed) => {
+        Some(Fault::Maintenance) => Answer::text(503, "text/html", UNAVAILABLE),
+        Some(Fault::Garbled) => {
             service.handle(peer, request);
             Answer::text(200, "application/json", MALFORMED)
         }
-        Some(Fault::BadCredentials) => S::refuse(401, "Authentication failed"),
+        Some(Fault::Unauthorized) => S::refuse(401, "Authentication failed"),
         Some(Fault::Forbidden) => S::refuse(403, "The client certificate is not accepted"),
         Some(Fault::Answer { status, content_type, body }) => Answer::text(status, &content_type, &body),
         Some(Fault::LoseRequest) => return None,

@@ -68,7 +68,7 @@ fn der(pem: &str) -> Vec<u8> {
 }
 
 /// The refusal that means: come back later.
-pub(super) fn not_ready(code: i64) -> Refusal {
+fn not_ready(code: i64) -> Refusal {
     let description = match code {
         -103 => "Certificate has not been collected yet.",
         -109 => "Certificate is not available now, please try again later.",

@@ -45,7 +45,6 @@ mod call;
 mod collect;
 mod domain;
 mod enroll;
-mod fault;
 mod history;
 mod manage;
 mod order;
@@ -66,7 +65,6 @@ use serde_json::json;
 
 pub use self::{
     builder::SectigoSimBuilder,
-    fault::{Fault, Injection},
     history::Record,
     order::{Order, Status},
     state::ChainOrder,
@@ -77,6 +75,7 @@ use self::{
     profile::{Organization, Profile},
     state::State,
 };
+pub use crate::api::{Fault, Injection};
 use crate::{
     Error, Result,
     http_server::HttpServer,

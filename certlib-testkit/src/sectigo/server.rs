@@ -7,13 +7,14 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 
 use super::{
     answer::{Answer, Body, Refusal},
-    collect::not_ready,
-    fault::{self, Fault},
     history::Record,
     lock,
     state::State,
 };
-use crate::http_server::{Handler, Peer};
+use crate::{
+    api::{self, Fault},
+    http_server::{Handler, Peer},
+};
 
 const UNAVAILABLE: &str = "<html><head><title>503 Service Temporarily Unavailable</title></head><body><center><h1>503 \
                            Service Temporarily Unavailable</h1></center></body></html>";
@@ -26,12 +27,14 @@ pub(super) struct Gateway(pub(super) Arc<Mutex<State>>);
 impl Handler for Gateway {
     async fn answer(self: Arc<Self>, peer: Peer, request: Request<Bytes>) -> Option<Response<Bytes>> {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
-        let fault = fault::meet(&mut lock(&self.0).faults, &method, &path);
+        let fault = api::meet(&mut lock(&self.0).faults, &method, &path);
         if let Some(Fault::Slow(by)) = fault {
             tokio::time::sleep(by).await;
         }
+        let half = fault == Some(Fault::Truncated);
         let mut state = lock(&self.0);
         let response = meet(&mut state, &peer, &request, fault).map(render);
+        let response = response.map(|response| if half { api::halved(response) } else { response });
         let login = request.headers().get("login").and_then(|login| login.to_str().ok()).unwrap_or_default().to_owned();
         let record = Record {
             method,
@@ -52,8 +55,8 @@ fn meet(state: &mut State, peer: &Peer, request: &Request<Bytes>, fault: Option<
         Answer::with(status, Body::Raw { content_type: content_type.to_owned(), bytes: body.as_bytes().to_vec() })
     };
     Some(match fault {
-        None | Some(Fault::Slow(_)) => state.handle(peer, request).unwrap_or_else(Answer::from),
-        Some(Fault::Throttled { retry_after }) => {
+        None | Some(Fault::Slow(_) | Fault::Truncated) => state.handle(peer, request).unwrap_or_else(Answer::from),
+        Some(Fault::RateLimited { retry_after }) => {
             let answer = Answer::from(Refusal::new(429, -1, "Too many requests"));
             match retry_after {
                 Some(after) => answer.header("retry-after", after.as_secs().to_string()),
@@ -63,14 +66,13 @@ fn meet(state: &mut State, peer: &Peer, request: &Request<Bytes>, fault: Option<
         Some(Fault::Broken { status }) => {
             Refusal::new(status, -2, "Internal error. Please contact Support for details.").into()
         }
-        Some(Fault::Unavailable) => page(503, "text/html", UNAVAILABLE),
-        Some(Fault::Malformed) => {
+        Some(Fault::Maintenance) => page(503, "text/html", UNAVAILABLE),
+        Some(Fault::Garbled) => {
             let _ = state.handle(peer, request);
             page(200, "application/json", MALFORMED)
         }
-        Some(Fault::BadCredentials) => Refusal::unknown_user().into(),
+        Some(Fault::Unauthorized) => Refusal::unknown_user().into(),
         Some(Fault::Forbidden) => Refusal::new(403, -37, "Access denied.").into(),
-        Some(Fault::NotReady { code }) => not_ready(code).into(),
         Some(Fault::Answer { status, content_type, body }) => page(status, &content_type, &body),
         Some(Fault::LoseRequest) => return None,
         Some(Fault::LoseReply) => {

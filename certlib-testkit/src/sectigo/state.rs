@@ -10,12 +10,12 @@ use super::{
     answer::{Outcome, Refusal},
     call::Call,
     domain::Domain,
-    fault::Injection,
     history::Record,
     order::Entry,
     profile::{CustomField, Organization, Profile},
 };
 use crate::{
+    api::Injection,
     http_server::Peer,
     pki::{Flaw, TestCa},
 };

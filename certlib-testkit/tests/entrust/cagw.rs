@@ -265,7 +265,7 @@ async fn faults_and_flaws() {
     let sim = CagwSim::start().await.unwrap();
     let (csr, key) = request(&["shop.example"]);
     let wait = Some(Duration::from_secs(3));
-    sim.inject(Injection::new(Fault::Throttled { retry_after: wait }).on("POST", "/enrollments").times(1));
+    sim.inject(Injection::new(Fault::RateLimited { retry_after: wait }).on("POST", "/enrollments").times(1));
     let answer = send(&sim, "POST", "enrollments", enrollment(&csr)).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (429, "3"));
     sim.inject(Injection::new(Fault::Broken { status: 500 }).times(1));

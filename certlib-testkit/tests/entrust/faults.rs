@@ -14,10 +14,10 @@ use super::{
 async fn refusals() {
     let sim = EcsSim::start().await.unwrap();
     let table = [
-        (Fault::Throttled { retry_after: Some(Duration::from_secs(7)) }, 429, Some("7")),
-        (Fault::Throttled { retry_after: None }, 429, None),
+        (Fault::RateLimited { retry_after: Some(Duration::from_secs(7)) }, 429, Some("7")),
+        (Fault::RateLimited { retry_after: None }, 429, None),
         (Fault::Broken { status: 502 }, 502, None),
-        (Fault::BadCredentials, 401, None),
+        (Fault::Unauthorized, 401, None),
         (Fault::Forbidden, 403, None),
     ];
     let version =
@@ -38,12 +38,15 @@ async fn refusals() {
 #[tokio::test]
 async fn answers_that_are_no_json() {
     let sim = EcsSim::start().await.unwrap();
-    sim.inject(Injection::new(Fault::Unavailable).times(1));
+    sim.inject(Injection::new(Fault::Maintenance).times(1));
     let (status, body) = ask(&sim, "GET", "application/version", Value::Null).await;
     assert!(status == 503 && body.as_str().unwrap().starts_with("<html>"));
-    sim.inject(Injection::new(Fault::Malformed).on("POST", "/certificates").times(1));
+    sim.inject(Injection::new(Fault::Garbled).on("POST", "/certificates").times(1));
     let (status, body) = ask(&sim, "POST", "certificates", order(&request(&["shop.example"]).0)).await;
     assert_eq!((status, body.is_string(), sim.orders().len()), (200, true, 1), "and yet it was ordered");
+    sim.inject(Injection::new(Fault::Truncated).on("GET", "/clients").times(1));
+    let (status, body) = ask(&sim, "GET", "clients", Value::Null).await;
+    assert_eq!((status, body.is_string()), (200, true), "half of it is no JSON");
     let (content_type, body) = ("text/plain".to_owned(), "teapot".to_owned());
     sim.inject(Injection::new(Fault::Answer { status: 418, content_type, body }).after(1).times(1));
     assert_eq!(ask(&sim, "GET", "clients", Value::Null).await.0, 200);

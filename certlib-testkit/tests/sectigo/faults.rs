@@ -10,13 +10,18 @@ use super::{ask, collect, enroll, enrolment, http, request, send};
 #[tokio::test]
 async fn refusals() {
     let sim = SectigoSim::start().await.unwrap();
+    let not_ready = Fault::Answer {
+        status: 400,
+        content_type: "application/json".to_owned(),
+        body: json!({ "code": -1400 }).to_string(),
+    };
     let table = [
-        (Fault::Throttled { retry_after: Some(Duration::from_secs(7)) }, 429, Some("7"), -1),
-        (Fault::Throttled { retry_after: None }, 429, None, -1),
+        (Fault::RateLimited { retry_after: Some(Duration::from_secs(7)) }, 429, Some("7"), -1),
+        (Fault::RateLimited { retry_after: None }, 429, None, -1),
         (Fault::Broken { status: 502 }, 502, None, -2),
-        (Fault::BadCredentials, 401, None, -16),
+        (Fault::Unauthorized, 401, None, -16),
         (Fault::Forbidden, 403, None, -37),
-        (Fault::NotReady { code: -1400 }, 400, None, -1400),
+        (not_ready, 400, None, -1400),
     ];
     for (fault, status, wait, code) in table {
         sim.inject(Injection::new(fault).on("GET", "/ssl/").times(2));
@@ -34,14 +39,18 @@ async fn refusals() {
 #[tokio::test]
 async fn answers_that_are_no_json() {
     let sim = SectigoSim::start().await.unwrap();
-    sim.inject(Injection::new(Fault::Unavailable).times(1));
+    sim.inject(Injection::new(Fault::Maintenance).times(1));
     let response = send(&sim, "GET", "ssl/v1/types", Value::Null).await.unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (503, &"text/html".parse().unwrap()));
     assert!(response.text().await.unwrap().starts_with("<html>"));
 
-    sim.inject(Injection::new(Fault::Malformed).on("POST", "/enroll").times(1));
+    sim.inject(Injection::new(Fault::Garbled).on("POST", "/enroll").times(1));
     let (status, body) = ask(&sim, "POST", "ssl/v1/enroll", enrolment(&request("shop.example").0)).await;
     assert_eq!((status, body.is_string(), sim.orders().len()), (200, true, 1), "and yet it was ordered");
+
+    sim.inject(Injection::new(Fault::Truncated).on("GET", "/types").times(1));
+    let (status, body) = ask(&sim, "GET", "ssl/v1/types", Value::Null).await;
+    assert_eq!((status, body.is_string()), (200, true), "half of it is no JSON");
 
     let (content_type, body) = ("text/plain".to_owned(), "teapot".to_owned());
     sim.inject(Injection::new(Fault::Answer { status: 418, content_type, body }).after(1).times(1));

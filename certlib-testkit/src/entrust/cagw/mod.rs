@@ -18,7 +18,7 @@ pub use self::{
     builder::CagwSimBuilder,
     enrollment::{CagwEnrollment, CagwStatus},
 };
-use super::{fault::Injection, history::Record, lock};
+use super::{Injection, history::Record, lock};
 use crate::{
     Error, Result,
     http_server::HttpServer,

@@ -21,7 +21,7 @@ use self::{
     issue::Verdict,
     state::{Domain, Organization, State},
 };
-use super::{fault::Injection, history::Record, lock};
+use super::{Injection, history::Record, lock};
 use crate::{
     Error, Result,
     http_server::HttpServer,

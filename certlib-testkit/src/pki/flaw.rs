@@ -69,7 +69,7 @@ mod tests {
     use x509_parser::prelude::{FromDer as _, X509Certificate};
 
     use super::*;
-    use crate::pki::Asked;
+    use crate::pki::CertificateRequest;
     use rcgen::CertificateParams;
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
             .unwrap()
             .serialize_request(&KeyPair::generate().unwrap());
         let request = request.unwrap().pem().unwrap();
-        let key = Asked::read(request.as_bytes()).unwrap().public_key;
+        let key = CertificateRequest::read(&request).unwrap().public_key;
         let terms = Terms {
             common_name: Some("a.example".to_owned()),
             names: Some(vec!["a.example".to_owned()]),

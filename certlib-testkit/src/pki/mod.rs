@@ -1,6 +1,5 @@
 //! A throw-away certificate authority, to make the certificates that tests deliver.
 
-mod asked;
 mod flaw;
 mod request;
 mod sign;
@@ -14,14 +13,13 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-pub(crate) use self::{
-    asked::Asked,
-    flaw::Subject,
-    request::{CertificateRequest, KeyInfo},
-};
 pub use self::{
     flaw::Flaw,
     sign::{Signed, Terms},
+};
+pub(crate) use self::{
+    flaw::Subject,
+    request::{CertificateRequest, KeyInfo},
 };
 use crate::{Result, tls::fingerprint};
 

@@ -1,16 +1,25 @@
 //! Looking into certificate signing requests.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer as _, public_key::PublicKey};
+use x509_parser::{
+    certification_request::X509CertificationRequest,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer as _,
+    public_key::PublicKey,
+};
 
 use crate::{Error, Result};
 
 /// A request that an authority has looked into.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CertificateRequest {
     pub(crate) der: Vec<u8>,
     pub(crate) common_name: Option<String>,
+    /// The DNS names and IP addresses of its alternative names.
+    pub(crate) names: Vec<String>,
     pub(crate) key: KeyInfo,
+    /// The public key with its algorithm, DER.
+    pub(crate) public_key: Vec<u8>,
 }
 
 /// What kind of key it is.
@@ -29,7 +38,6 @@ impl CertificateRequest {
     ///
     /// [`Error::Crypto`] when it is no request, or its signature is wrong.
     pub(crate) fn read(text: &str) -> Result<Self> {
-        let bad = |error: &dyn std::fmt::Display| Error::Crypto(format!("certificate request: {error}"));
         let der = if text.contains("-----BEGIN") {
             pem::parse(text).map_err(|error| bad(&error))?.into_contents()
         } else {
@@ -47,16 +55,56 @@ impl CertificateRequest {
                 .collect();
             STANDARD_NO_PAD.decode(digits).map_err(|error| bad(&error))?
         };
-        let (_, request) = X509CertificationRequest::from_der(&der).map_err(|error| bad(&error))?;
+        Self::from_der(der)
+    }
+
+    /// Reads DER. Checks as [`CertificateRequest::read`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] when it is no request, or its signature is wrong.
+    pub(crate) fn from_der(der: Vec<u8>) -> Result<Self> {
+        let (rest, request) = X509CertificationRequest::from_der(&der).map_err(|error| bad(&error))?;
+        if !rest.is_empty() {
+            return Err(bad(&"something follows it"));
+        }
         request.verify_signature().map_err(|error| bad(&error))?;
         let info = &request.certification_request_info;
         let common_name = info.subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+        let common_name = common_name.map(str::to_owned);
+        let extensions = request.requested_extensions().into_iter().flatten();
+        let alternative = extensions.filter_map(|extension| match extension {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        });
+        let names = alternative.flatten().filter_map(name).collect();
         let key = KeyInfo::of(&info.subject_pki);
-        Ok(Self { common_name: common_name.map(str::to_owned), key, der: der.clone() })
+        let public_key = info.subject_pki.raw.to_vec();
+        Ok(Self { common_name, names, key, public_key, der: der.clone() })
+    }
+}
+
+fn bad(error: &dyn std::fmt::Display) -> Error {
+    Error::Crypto(format!("certificate request: {error}"))
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv4Addr::from(bytes).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+        },
+        _ => None,
     }
 }
 
 impl KeyInfo {
+    /// Whether it is RSA or ECDSA.
+    pub(crate) fn is_usual(self) -> bool {
+        self.algorithm != "OTHER"
+    }
+
     pub(crate) fn of(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Self {
         match key.parsed() {
             Ok(PublicKey::RSA(key)) => KeyInfo { algorithm: "RSA", bits: key.key_size() },
@@ -76,20 +124,26 @@ mod tests {
 
     #[test]
     fn all_spellings_of_a_request_are_read() {
-        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "a.example");
-        let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::new(vec!["a.example".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "b.example");
+        let key = KeyPair::generate().unwrap();
+        let request = params.serialize_request(&key).unwrap();
         let spellings =
             [request.pem().unwrap(), STANDARD.encode(request.der()), URL_SAFE.encode(request.der()).replace('=', "")];
         for text in spellings {
             let read = CertificateRequest::read(&text).unwrap();
-            assert_eq!(read.common_name.as_deref(), Some("a.example"));
+            assert_eq!(read.common_name.as_deref(), Some("b.example"));
+            assert_eq!(read.names, ["a.example", "127.0.0.1"]);
+            assert_eq!(read.public_key, rcgen::PublicKeyData::subject_public_key_info(&key));
+            assert_eq!(CertificateRequest::from_der(request.der().to_vec()).unwrap(), read);
             assert_eq!(read.key, KeyInfo { algorithm: "ECDSA", bits: 256 });
         }
         let mut wrong = request.der().to_vec();
         *wrong.last_mut().unwrap() ^= 1;
         assert!(CertificateRequest::read(&STANDARD.encode(wrong)).is_err(), "its signature");
         assert!(CertificateRequest::read("hello").is_err());
+        let longer = [request.der().as_ref(), b"\0"].concat();
+        assert!(CertificateRequest::from_der(longer).is_err(), "something follows");
     }
 
     #[test]

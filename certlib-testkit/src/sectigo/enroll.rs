@@ -10,7 +10,7 @@ use super::{
     profile::Profile,
     state::State,
 };
-use crate::pki::{Asked, Subject, Terms};
+use crate::pki::{CertificateRequest, Subject, Terms};
 
 /// The longest request, in characters.
 const REQUEST_LIMIT: usize = 32_767;
@@ -231,14 +231,14 @@ struct Draft {
     organization: i64,
     profile: Profile,
     term: i64,
-    asked: Asked,
+    asked: CertificateRequest,
     names: Vec<String>,
     comments: String,
     external_requester: String,
     custom_fields: Vec<(String, String)>,
 }
 
-fn read_request(text: &str) -> Result<Asked, Refusal> {
+fn read_request(text: &str) -> Result<CertificateRequest, Refusal> {
     if text.is_empty() {
         return Err(Refusal::missing("csr"));
     }
@@ -248,11 +248,12 @@ fn read_request(text: &str) -> Result<Asked, Refusal> {
     if !text.contains("-----BEGIN") {
         return Err(Refusal::bad(-9, "The CSR is not valid Base-64 data!"));
     }
-    Asked::read(text.as_bytes()).ok_or_else(|| Refusal::bad(-10, "Error while decoding CSR."))
+    let request = CertificateRequest::read(text).ok().filter(|request| request.key.is_usual());
+    request.ok_or_else(|| Refusal::bad(-10, "Error while decoding CSR."))
 }
 
 /// The names of a certificate, the common name first: those that are listed, or else those of the request.
-fn names(asked: &Asked, common_name: Option<&str>, listed: Vec<String>) -> Result<Vec<String>, Refusal> {
+fn names(asked: &CertificateRequest, common_name: Option<&str>, listed: Vec<String>) -> Result<Vec<String>, Refusal> {
     let more = if listed.is_empty() { asked.names.clone() } else { listed };
     let first = common_name.map(str::to_owned).or_else(|| asked.common_name.clone());
     let mut names: Vec<String> = Vec::new();

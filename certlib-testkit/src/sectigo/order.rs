@@ -5,7 +5,7 @@ use time::{Date, OffsetDateTime, macros::format_description};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::profile::Profile;
-use crate::pki::{Asked, Signed};
+use crate::pki::{CertificateRequest, Signed};
 
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(super) struct Entry {
     pub(super) profile: Profile,
     /// Days.
     pub(super) term: i64,
-    pub(super) asked: Asked,
+    pub(super) asked: CertificateRequest,
     /// The common name first.
     pub(super) names: Vec<String>,
     pub(super) comments: String,
@@ -141,7 +141,7 @@ impl Entry {
 
     /// Everything that the API says about it.
     pub(super) fn detail(&self, now: OffsetDateTime) -> Value {
-        let key_type = if self.asked.algorithm == "EC" { "EC" } else { "RSA" };
+        let key_type = if self.asked.key.algorithm == "ECDSA" { "EC" } else { "RSA" };
         let fields: Vec<_> =
             self.custom_fields.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
         let mut body = json!({
@@ -160,7 +160,7 @@ impl Entry {
             "comments": self.comments,
             "keyAlgorithm": key_type,
             "keyType": key_type,
-            "keySize": self.asked.bits,
+            "keySize": self.asked.key.bits,
             "subjectAlternativeNames": self.names,
             "customFields": fields,
             "suspendNotifications": false,

@@ -7,7 +7,7 @@ use super::{
     call::Call,
     state::State,
 };
-use crate::pki::Asked;
+use crate::pki::CertificateRequest;
 
 /// A certificate profile, which the API calls a type.
 #[derive(Clone, Debug)]
@@ -47,9 +47,9 @@ impl Profile {
     }
 
     /// Whether the key may be used.
-    pub(super) fn check_key(asked: &Asked) -> Result<(), Refusal> {
-        match (asked.algorithm, asked.bits) {
-            ("RSA", 2048 | 3072 | 4096) | ("EC", 256 | 384) => Ok(()),
+    pub(super) fn check_key(asked: &CertificateRequest) -> Result<(), Refusal> {
+        match (asked.key.algorithm, asked.key.bits) {
+            ("RSA", 2048 | 3072 | 4096) | ("ECDSA", 256 | 384) => Ok(()),
             _ => Err(Refusal::bad(-13, "The CSR uses an unsupported key size!")),
         }
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     entrust::{call::Call, period},
-    pki::{Asked, Subject, Terms},
+    pki::{CertificateRequest, Subject, Terms},
 };
 
 /// Where an enrolment at a gateway stands.
@@ -62,7 +62,7 @@ pub struct CagwEnrollment {
 pub(super) struct Entry {
     pub(super) id: String,
     pub(super) status: CagwStatus,
-    asked: Asked,
+    asked: CertificateRequest,
     names: Vec<String>,
     from: OffsetDateTime,
     until: OffsetDateTime,
@@ -87,7 +87,7 @@ impl State {
         }
         let csr = call.text("/csr");
         let der = STANDARD.decode(csr).ok().filter(|_| !csr.is_empty());
-        let asked = der.and_then(|der| Asked::read(&der));
+        let asked = der.and_then(|der| CertificateRequest::from_der(der).ok()).filter(|asked| asked.key.is_usual());
         let asked =
             asked.ok_or_else(|| Refusal::bad("csr", "The CSR is not the base64 encoding of a PKCS#10 request"))?;
         let names = names(call, &asked)?;
@@ -223,7 +223,7 @@ impl State {
 }
 
 /// The common name and the other names: those that are given, or else those of the request.
-fn names(call: &Call, asked: &Asked) -> Result<(String, Vec<String>), Refusal> {
+fn names(call: &Call, asked: &CertificateRequest) -> Result<(String, Vec<String>), Refusal> {
     let entries = |pointer: &str, kind: &str| {
         let of_kind = |entry: &&Value| entry["type"].as_str().is_some_and(|given| given.eq_ignore_ascii_case(kind));
         let list = call.field(pointer).and_then(Value::as_array).into_iter().flatten();

@@ -1,7 +1,6 @@
 //! New certificates: orders, renewals, reissues, and what humans and the authority decide.
 
 use aws_lc_rs::rand;
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -16,7 +15,7 @@ use crate::{
         call::{Answer, Call},
         period,
     },
-    pki::{Asked, Subject, Terms},
+    pki::{CertificateRequest, Subject, Terms},
 };
 
 /// The kinds of certificates that can be ordered.
@@ -261,27 +260,13 @@ fn expiry(call: &Call) -> Result<OffsetDateTime, Refusal> {
     Ok(whole)
 }
 
-fn read_request(text: &str) -> Result<Asked, Refusal> {
+fn read_request(text: &str) -> Result<CertificateRequest, Refusal> {
     if text.is_empty() {
         return Err(Refusal::bad("csr is required"));
     }
-    let asked = if text.contains("-----BEGIN") {
-        Asked::read(text.as_bytes())
-    } else {
-        // What stands between the lines of PEM will do, in either alphabet.
-        let plain: String =
-            text.split_whitespace().flat_map(str::chars).map(standard).filter(|one| *one != '=').collect();
-        STANDARD_NO_PAD.decode(plain).ok().and_then(|der| Asked::read(&der))
-    };
+    // What stands between the lines of PEM will do.
+    let asked = CertificateRequest::read(text).ok().filter(|asked| asked.key.is_usual());
     asked.ok_or_else(|| Refusal::bad("csr is no PKCS#10 request"))
-}
-
-fn standard(character: char) -> char {
-    match character {
-        '-' => '+',
-        '_' => '/',
-        other => other,
-    }
 }
 
 fn list(value: Option<&Value>) -> Vec<String> {
@@ -289,7 +274,7 @@ fn list(value: Option<&Value>) -> Vec<String> {
 }
 
 /// The names of a certificate, the common name first: those that are given, or else those of the request.
-fn names(asked: &Asked, common_name: &str, listed: Vec<String>) -> Result<Vec<String>, Refusal> {
+fn names(asked: &CertificateRequest, common_name: &str, listed: Vec<String>) -> Result<Vec<String>, Refusal> {
     let first = Some(common_name.to_owned()).filter(|name| !name.is_empty()).or_else(|| asked.common_name.clone());
     let more = if listed.is_empty() { asked.names.clone() } else { listed };
     let mut names: Vec<String> = Vec::new();

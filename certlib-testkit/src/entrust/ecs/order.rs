@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use crate::{
     entrust::period,
-    pki::{Asked, Signed},
+    pki::{CertificateRequest, Signed},
 };
 
 /// Where an order of the Enterprise API stands.
@@ -70,7 +70,7 @@ pub struct EcsOrder {
 /// What an order asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
-    pub(super) asked: Asked,
+    pub(super) asked: CertificateRequest,
     /// The request as it was sent.
     pub(super) csr: String,
     /// The common name first.
@@ -124,7 +124,7 @@ impl Entry {
             "dn": format!("cn={name}, o={organization}"),
             "signingAlg": "SHA-2",
             "eku": eku,
-            "keySize": asked.bits,
+            "keySize": asked.key.bits,
             "org": organization,
             "certType": kind,
             "domainUsed": name,

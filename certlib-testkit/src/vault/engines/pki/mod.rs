@@ -23,7 +23,7 @@ use super::{
     },
     Engine, Settings,
 };
-use crate::pki::Asked;
+use crate::pki::CertificateRequest;
 
 /// A PKI engine. There are no CRLs.
 #[derive(Default)]
@@ -142,7 +142,9 @@ impl Pki {
     }
 
     fn sign(&mut self, issuer: Option<&str>, role: &str, body: &Body, now: OffsetDateTime) -> Outcome {
-        let csr = Asked::read(body.text("csr")?.as_bytes());
+        let csr = body.text("csr")?;
+        // Only PEM will do.
+        let csr = CertificateRequest::read(csr).ok().filter(|read| csr.contains("-----BEGIN") && read.key.is_usual());
         let csr = csr.ok_or_else(|| Refusal::invalid("\"csr\" contains no data, or no request that is signed well"))?;
         self.certify(issuer, role, Some(&csr), body, now)
     }
@@ -151,7 +153,7 @@ impl Pki {
         &mut self,
         issuer: Option<&str>,
         role: &str,
-        csr: Option<&Asked>,
+        csr: Option<&CertificateRequest>,
         body: &Body,
         now: OffsetDateTime,
     ) -> Outcome {

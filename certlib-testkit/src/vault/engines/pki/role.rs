@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use serde_json::{Value, json};
 
 use super::super::super::{answer::Refusal, call::Body};
-use crate::pki::Asked;
+use crate::pki::CertificateRequest;
 
 /// How long a certificate is valid when nobody says, and at most: what a mount has by itself.
 const SYSTEM_TTL: Duration = Duration::from_secs(32 * 24 * 3_600);
@@ -112,7 +112,7 @@ impl Role {
     }
 
     /// What the request (`csr`) and the fields beside it ask for, if this role allows it.
-    pub(super) fn subject(&self, csr: Option<&Asked>, body: &Body) -> Result<Subject, Refusal> {
+    pub(super) fn subject(&self, csr: Option<&CertificateRequest>, body: &Body) -> Result<Subject, Refusal> {
         let common_name = csr.filter(|_| self.use_csr_common_name).and_then(|csr| csr.common_name.clone());
         let common_name = match common_name {
             Some(name) if !name.is_empty() => name,

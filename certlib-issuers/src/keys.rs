@@ -58,8 +58,7 @@ pub(crate) fn request_pem(der: &[u8]) -> String {
 /// A certificate's serial number as CAs write it: upper-case hexadecimal, two digits a byte, without the zero that DER puts in
 /// front of what would be negative.
 pub(crate) fn serial(bundle: &CertificateBundle) -> String {
-    let serial = &bundle.leaf().serial;
-    serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase()
+    plain(&bundle.leaf().serial)
 }
 
 /// A certificate's serial number in all [`spellings`].
@@ -70,11 +69,15 @@ pub(crate) fn serials(bundle: &CertificateBundle) -> Vec<String> {
 /// A serial number as [`serial`] gives it, followed by the way DER has it where that is another: which of the two an API
 /// takes, not all documents say.
 pub(crate) fn spellings(serial: &str) -> Vec<String> {
-    let plain = serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase();
+    let plain = plain(serial);
     let is_high = plain.len().is_multiple_of(2)
         && plain.starts_with(|digit: char| digit.to_digit(16).is_some_and(|digit| digit >= 8));
     let der = is_high.then(|| format!("00{plain}"));
     std::iter::once(plain).chain(der).collect()
+}
+
+fn plain(serial: &str) -> String {
+    serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(serial).to_ascii_uppercase()
 }
 
 /// A validity in whole days, for CAs that count in days: rounded up, and at least one.
@@ -111,6 +114,7 @@ mod tests {
             ("008fab", &["8FAB", "008FAB"]),
             ("8FAB", &["8FAB", "008FAB"]),
             ("00", &["00"]),
+            ("00ABcd", &["ABCD", "00ABCD"]),
         ] {
             assert_eq!(spellings(serial), expected, "{serial}");
         }

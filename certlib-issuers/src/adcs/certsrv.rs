@@ -7,7 +7,7 @@ use super::ces::{REFERENCE, another, stands};
 use super::client::no_answer;
 use super::pages::{self, Page};
 use super::{Adcs, Enrolment, Handle, OPERATION, hresult, pending, pkcs7, rejected};
-use crate::triage;
+use crate::{keys, triage};
 
 impl Adcs {
     /// Places an order.
@@ -102,19 +102,9 @@ fn attributes(template: &str, reference: &str) -> String {
     lines
 }
 
+/// With the line ends of a form.
 fn request_pem(der: &[u8]) -> String {
-    use base64::Engine as _;
-    let digits = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = "-----BEGIN CERTIFICATE REQUEST-----\r\n".to_owned();
-    let mut rest = digits.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push_str("\r\n");
-        rest = after;
-    }
-    pem.push_str("-----END CERTIFICATE REQUEST-----\r\n");
-    pem
+    keys::request_pem(der).replace('\n', "\r\n")
 }
 
 #[cfg(test)]

@@ -1,11 +1,8 @@
 //! Orders: signing is all there is to them.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use certlib_core::bundle::Limits;
 use certlib_core::issuer::{IssueRequest, OrderHandle, OrderState};
 use certlib_core::{CertificateBundle, Context, Effect, Error, Result};
@@ -15,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::VaultPki;
 use super::client::{OPERATION, refused};
 use super::config::is_name;
-use crate::triage;
+use crate::{keys, triage};
 
 /// The longest common name (ub-common-name, RFC 5280 appendix A).
 const COMMON_NAME_MAX: usize = 64;
@@ -90,7 +87,7 @@ impl VaultPki {
         let (addresses, names): (Vec<_>, Vec<_>) =
             request.names.iter().map(String::as_str).partition(|name| name.parse::<IpAddr>().is_ok());
         Ok(Wish {
-            csr: pem(&request.csr),
+            csr: keys::request_pem(&request.csr),
             common_name: names.iter().find(|name| name.len() <= COMMON_NAME_MAX).map(|name| (*name).to_owned()),
             alt_names: names.join(","),
             ip_sans: addresses.join(","),
@@ -129,16 +126,4 @@ fn read(answer: &Answer) -> Result<Handle> {
 
 fn is_root(pem: &str) -> bool {
     CertificateBundle::from_pem(pem.as_bytes()).is_ok_and(|read| read.leaf().subject == read.leaf().issuer)
-}
-
-/// A PKCS#10 request as PEM.
-fn pem(der: &[u8]) -> String {
-    let mut text = "-----BEGIN CERTIFICATE REQUEST-----\n".to_owned();
-    // 48 bytes are a line of 64 characters.
-    for line in der.chunks(48) {
-        // Writing to a text cannot fail.
-        let _ = writeln!(text, "{}", STANDARD.encode(line));
-    }
-    text.push_str("-----END CERTIFICATE REQUEST-----\n");
-    text
 }

@@ -128,9 +128,14 @@ impl Lab {
     /// Lets the nodes work until `done`; whenever nothing runs, the clock jumps to what is due next.
     pub async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while !done().await {
+        loop {
+            // Looked at before `done`, so that the clock does not jump over the moment at which it comes true.
+            let wait = self.next(Duration::from_secs(3600)).await;
+            if done().await {
+                return;
+            }
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; asked: {:?}", self.calls());
-            self.step(Duration::from_secs(3600)).await;
+            self.clock.advance(wait);
         }
     }
 
@@ -141,26 +146,27 @@ impl Lab {
             && !left.is_zero()
         {
             assert!(Instant::now() < deadline, "{time:?} did not pass within {PATIENCE:?}");
-            self.step(left).await;
+            let wait = self.next(left).await;
+            self.clock.advance(wait);
         }
     }
 
-    async fn step(&self, longest: Duration) {
+    /// How far the clock may jump: to what is due next, or hardly at all while something runs.
+    async fn next(&self, longest: Duration) -> Duration {
         // Real time for what runs on other threads, and for the CA.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
         let jobs = self.store.jobs(&JobFilter::default()).await.unwrap();
-        let wait = if jobs.iter().any(|job| job.state == JobState::InProgress) {
+        if jobs.iter().any(|job| job.state == JobState::InProgress) {
             Duration::from_millis(1)
         } else {
             let next = jobs.iter().filter(|job| job.state.is_active()).map(|job| job.run_at).min();
             let left = next.map_or(longest, |next| Duration::try_from(next - self.clock.now()).unwrap_or_default());
             // What is due already needs the worker to look.
             left.max(Duration::from_millis(20)).min(longest)
-        };
-        self.clock.advance(wait);
+        }
     }
 
     /// Asks for the certificate and waits until it is issued.
